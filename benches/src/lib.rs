@@ -1,0 +1,1 @@
+//! Benchmarks live in `benches/`; this file only makes the package a library.

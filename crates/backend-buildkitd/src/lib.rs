@@ -1,0 +1,1 @@
+//! Reach a native buildkitd by unix:// or tcp:// and build on it.

@@ -1,0 +1,1 @@
+//! Reach the BuildKit inside Docker Engine and build on it.

@@ -1,0 +1,1 @@
+//! The contract of an image builder: request, events, outcome and errors.

@@ -1,0 +1,3 @@
+//! The binary `bk`.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Build container images with BuildKit, inside Docker Engine or standalone.

@@ -1,0 +1,1 @@
+//! File trees, ignore patterns and both halves of BuildKit's diff-copy protocol.

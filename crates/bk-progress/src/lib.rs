@@ -1,0 +1,1 @@
+//! Renderers that draw build events: plain, rawjson and quiet.

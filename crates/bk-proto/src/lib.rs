@@ -1,0 +1,1 @@
+//! BuildKit's wire types: generated gRPC messages, file-mode bits, session headers and ids.

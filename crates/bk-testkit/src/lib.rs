@@ -1,0 +1,1 @@
+//! Test support: fake daemon, tree fixtures, conformance suite and live-daemon handles.
