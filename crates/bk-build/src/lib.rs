@@ -1,1 +1,31 @@
-//! The contract of an image builder: request, events, outcome and errors.
+//! The contract of an image builder: what is asked, what happens meanwhile, what comes out and what went wrong.
+//!
+//! This crate names no daemon and opens no connection. A backend implements [`ImageBuilder`]; a program fills a
+//! [`BuildRequest`], watches [`BuildEvent`]s through an [`EventSink`] and gets a [`BuildOutcome`] or a
+//! [`BuildError`] that says who is at fault. Third parties can implement the trait without pulling in gRPC:
+//! `examples/third_party.rs` shows one.
+
+mod builder;
+mod credentials;
+mod error;
+mod event;
+pub mod limits;
+mod outcome;
+mod request;
+mod sink;
+mod snippet;
+
+pub use builder::{BuilderInfo, ImageBuilder};
+pub use credentials::{Credential, CredentialError, CredentialProvider, NoCredentials};
+pub use error::{
+    Attempt, BuildError, ConnectError, DockerfileFailure, Fault, InputError, LocalFailure, ProtocolFailure,
+    Refusal, SessionLost, StepFailure,
+};
+pub use event::{
+    BuildEvent, LogChunk, LogStream, ProgressGroup, StatusUpdate, Transfer, Vertex, VertexId, Warning,
+    WarningKind,
+};
+pub use outcome::{BuildOutcome, TransferReport};
+pub use request::{BuildRequest, Context, Dockerfile, Output};
+pub use sink::{EventReceiver, EventSink};
+pub use snippet::{LineRange, SourceSnippet};

@@ -1,0 +1,264 @@
+//! What happens while a build runs, as plain data. Renderers consume events and nothing else.
+
+use std::{sync::Arc, time::SystemTime};
+
+use bytes::Bytes;
+
+use crate::{BuilderInfo, SourceSnippet};
+
+/// The key of a vertex: opaque text that the daemon chose (usually a digest). Cheap to clone.
+pub type VertexId = Arc<str>;
+
+/// One thing that happened.
+///
+/// Times are the daemon's clock for vertices, statuses and logs, our own clock for [`BuildEvent::Started`] and
+/// [`BuildEvent::Completed`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum BuildEvent {
+    /// The build begins; nothing was sent to the daemon yet. Always the first event.
+    Started {
+        /// The reference under which the daemon knows this build.
+        build_ref: String,
+        /// Who builds.
+        builder: BuilderInfo,
+        /// When, by our clock.
+        at: SystemTime,
+    },
+    /// A vertex was announced, or announced again, and has not started.
+    VertexQueued(Vertex),
+    /// A vertex began to run. Running again after a completion is another start.
+    VertexStarted(Vertex),
+    /// A vertex was answered from the cache. It counts as completed; no `VertexCompleted` follows.
+    VertexCached(Vertex),
+    /// A vertex ran to its end.
+    VertexCompleted(Vertex),
+    /// A vertex ended with an error; the text is in [`Vertex::error`].
+    VertexFailed(Vertex),
+    /// Progress inside a vertex: a layer pulled, a context transferred.
+    Status(StatusUpdate),
+    /// Output of a step: raw bytes, aligned neither to lines nor to characters.
+    Log(LogChunk),
+    /// Something worth telling that does not stop the build.
+    Warning(Warning),
+    /// Progress of a file transfer, counted on our own side.
+    Transfer(Transfer),
+    /// The build ended. Always the last event of a build that was not dropped.
+    Completed {
+        /// When, by our clock.
+        at: SystemTime,
+        /// `None` after success, else the error's text.
+        error: Option<String>,
+    },
+}
+
+/// A vertex of the build graph (a step, a source, an export) in its latest state.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Vertex {
+    /// Its key.
+    pub id: VertexId,
+    /// The keys of the vertices that it needs.
+    pub inputs: Vec<VertexId>,
+    /// Its name as the daemon says it, for instance `[2/3] RUN make`. Untrusted text: neutralise control bytes.
+    pub name: String,
+    /// The group that displays fold it into.
+    pub group: Option<ProgressGroup>,
+    /// Start of the current run.
+    pub started: Option<SystemTime>,
+    /// End of the current run.
+    pub completed: Option<SystemTime>,
+    /// Whether it was answered from the cache.
+    pub cached: bool,
+    /// The error text, when it failed or was cancelled.
+    pub error: Option<String>,
+}
+
+impl Vertex {
+    /// A vertex that was only announced.
+    pub fn new(id: impl Into<VertexId>, name: impl Into<String>) -> Self {
+        Self { id: id.into(), name: name.into(), ..Self::default() }
+    }
+
+    /// Whether the vertex ended because the build was cancelled.
+    pub fn is_cancelled(&self) -> bool {
+        self.error.as_deref().is_some_and(|e| e.ends_with("context canceled"))
+    }
+}
+
+/// Vertices that a display shows as one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ProgressGroup {
+    /// The group's key.
+    pub id: String,
+    /// The group's name.
+    pub name: String,
+    /// A weak member does not make the group visible by itself.
+    pub weak: bool,
+}
+
+impl ProgressGroup {
+    /// A group of that key and name.
+    pub fn new(id: impl Into<String>, name: impl Into<String>, weak: bool) -> Self {
+        Self { id: id.into(), name: name.into(), weak }
+    }
+}
+
+/// Progress inside a vertex, cumulative, keyed by (`vertex`, `id`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StatusUpdate {
+    /// The vertex it belongs to.
+    pub vertex: VertexId,
+    /// What progresses, for instance `transferring context:` or a layer digest.
+    pub id: String,
+    /// A longer name, often empty.
+    pub name: String,
+    /// Units done so far, usually bytes.
+    pub current: i64,
+    /// Units in all; 0 when unknown.
+    pub total: i64,
+    /// When the daemon took this reading.
+    pub timestamp: Option<SystemTime>,
+    /// When it began.
+    pub started: Option<SystemTime>,
+    /// When it ended.
+    pub completed: Option<SystemTime>,
+}
+
+impl StatusUpdate {
+    /// A reading of 0 for `id` inside `vertex`.
+    pub fn new(vertex: VertexId, id: impl Into<String>) -> Self {
+        Self { vertex, id: id.into(), ..Self::default() }
+    }
+}
+
+/// Output of a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LogChunk {
+    /// The vertex that wrote it.
+    pub vertex: VertexId,
+    /// Which of its outputs.
+    pub stream: LogStream,
+    /// The bytes as written. Untrusted: neutralise control bytes before a terminal sees them.
+    pub data: Bytes,
+    /// When the daemon read them.
+    pub timestamp: Option<SystemTime>,
+}
+
+impl LogChunk {
+    /// Bytes that `vertex` wrote to `stream`.
+    pub fn new(vertex: VertexId, stream: LogStream, data: impl Into<Bytes>) -> Self {
+        Self { vertex, stream, data: data.into(), timestamp: None }
+    }
+
+    /// Sets when the daemon read the bytes; the default is unknown.
+    #[must_use]
+    pub fn at(mut self, timestamp: Option<SystemTime>) -> Self {
+        self.timestamp = timestamp;
+        self
+    }
+}
+
+/// Which output of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LogStream {
+    /// Standard output (1 on the wire).
+    Stdout,
+    /// Standard error (2 on the wire).
+    Stderr,
+    /// Any other number that a daemon sends.
+    Other(i64),
+}
+
+impl LogStream {
+    /// From the wire's number.
+    pub fn from_wire(number: i64) -> Self {
+        match number {
+            1 => Self::Stdout,
+            2 => Self::Stderr,
+            n => Self::Other(n),
+        }
+    }
+
+    /// The wire's number.
+    pub fn to_wire(self) -> i64 {
+        match self {
+            Self::Stdout => 1,
+            Self::Stderr => 2,
+            Self::Other(n) => n,
+        }
+    }
+}
+
+/// Something worth telling that does not stop the build.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Warning {
+    /// Who warns, and of what.
+    pub kind: WarningKind,
+    /// The vertex it belongs to, for the daemon's warnings.
+    pub vertex: Option<VertexId>,
+    /// The daemon's level; 0 when it gave none, and for our own warnings.
+    pub level: i64,
+    /// One line.
+    pub short: String,
+    /// Further lines.
+    pub detail: Vec<String>,
+    /// Where to read more; empty when nowhere.
+    pub url: String,
+    /// The place in the Dockerfile, from the daemon's copy.
+    pub source: Option<SourceSnippet>,
+}
+
+impl Warning {
+    /// A warning of one line.
+    pub fn new(kind: WarningKind, short: impl Into<String>) -> Self {
+        Self {
+            kind,
+            vertex: None,
+            level: 0,
+            short: short.into(),
+            detail: Vec::new(),
+            url: String::new(),
+            source: None,
+        }
+    }
+}
+
+/// Who warns, and of what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WarningKind {
+    /// The daemon or its frontend (for instance a lint rule).
+    Daemon,
+    /// A file was left out of a context because its kind cannot be sent, for instance a socket. Holds its path relative
+    /// to the context, with bytes that are not UTF-8 replaced.
+    SkippedFile(String),
+    /// Something that our own side noticed.
+    Client,
+}
+
+/// Progress of one file transfer to the daemon, counted on our own side. Cumulative for the transfer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Transfer {
+    /// The name of the source as the daemon asked for it: `context`, `dockerfile`, or a named context.
+    pub source: String,
+    /// Tells apart several transfers of one build; counts from 0.
+    pub transfer: u64,
+    /// Counts so far.
+    pub report: crate::TransferReport,
+    /// Whether this is the last reading of this transfer.
+    pub done: bool,
+}
+
+impl Transfer {
+    /// A first reading of a transfer.
+    pub fn new(source: impl Into<String>, transfer: u64) -> Self {
+        Self { source: source.into(), transfer, ..Self::default() }
+    }
+}

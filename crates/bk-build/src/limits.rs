@@ -1,0 +1,13 @@
+//! Tuned numbers of the contract, each with its unit and reason.
+
+/// Events that wait in a channel made by [`EventSink::channel`](crate::EventSink::channel) when the caller has
+/// no opinion. A status message of a daemon folds into a few dozen events at most; 256 lets the reader run ahead
+/// of a terminal without holding more than a few hundred KiB of log bytes.
+pub const EVENT_CHANNEL_CAPACITY: usize = 256;
+
+/// Last log lines of a failed step that an error carries: what `docker buildx` prints in plain mode.
+pub const LOG_TAIL_LINES: usize = 10;
+
+/// Bytes kept of one line in a log tail. Longer lines (minified output, progress bars without newlines) are cut so
+/// that an error stays printable; the whole line has already gone out as log events.
+pub const LOG_TAIL_LINE_BYTES: usize = 4096;

@@ -1,0 +1,375 @@
+//! What is asked of a builder.
+
+use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc};
+
+use bk_fsync::tree::Tree;
+use bytes::Bytes;
+
+use crate::{CredentialProvider, InputError};
+
+/// One build: a context, a Dockerfile and what to do with them. Only the context is mandatory.
+///
+/// Fields are public to be read and changed; the setters chain. Flags mean what they mean in `docker buildx build`.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct BuildRequest {
+    /// The files that `COPY` and `ADD` see.
+    pub context: Context,
+    /// Where the Dockerfile is. Default: `Dockerfile` (or `dockerfile`) in the context's root.
+    pub dockerfile: Dockerfile,
+    /// Names for the image, each `repository[:tag]`. Default: none (the image has only its id).
+    pub tags: Vec<String>,
+    /// Build arguments. Default: none.
+    pub build_args: BTreeMap<String, String>,
+    /// The stage to build: a name or an index. Default: the last one.
+    pub target: Option<String>,
+    /// Platforms, each `os/arch[/variant]`. Default: the daemon's own.
+    pub platforms: Vec<String>,
+    /// Whether every step runs again. Default: no.
+    pub no_cache: bool,
+    /// Whether base images are looked up again in their registry. Default: no.
+    pub pull: bool,
+    /// Labels for the image. Default: none.
+    pub labels: BTreeMap<String, String>,
+    /// What comes out. Default: an image in the daemon's own store.
+    pub output: Output,
+    /// Who answers for registry credentials. Default: the builder's own answer (see the backend), else anonymous.
+    pub credentials: Option<Arc<dyn CredentialProvider>>,
+    /// The key under which the daemon keeps what was transferred, so that the next build sends differences only.
+    /// Default: derived from the canonical context directory and the host. Visible to the daemon: never put a secret
+    /// in it.
+    pub shared_key: Option<String>,
+    /// Further frontend attributes, sent as they are and winning over those made from the fields above. Default: none.
+    /// Not available on the Docker routes `build` and `tar`.
+    pub frontend_attrs: BTreeMap<String, String>,
+}
+
+impl BuildRequest {
+    /// Builds from a context: a directory path, or any [`Tree`].
+    pub fn new(context: impl Into<Context>) -> Self {
+        Self {
+            context: context.into(),
+            dockerfile: Dockerfile::Default,
+            tags: Vec::new(),
+            build_args: BTreeMap::new(),
+            target: None,
+            platforms: Vec::new(),
+            no_cache: false,
+            pull: false,
+            labels: BTreeMap::new(),
+            output: Output::Image,
+            credentials: None,
+            shared_key: None,
+            frontend_attrs: BTreeMap::new(),
+        }
+    }
+
+    /// Sets where the Dockerfile is; the default is `Dockerfile` in the context's root.
+    #[must_use]
+    pub fn dockerfile(mut self, dockerfile: Dockerfile) -> Self {
+        self.dockerfile = dockerfile;
+        self
+    }
+
+    /// Adds a name for the image; the default is none.
+    #[must_use]
+    pub fn tag(mut self, tag: impl Into<String>) -> Self {
+        self.tags.push(tag.into());
+        self
+    }
+
+    /// Sets a build argument; the default is none.
+    #[must_use]
+    pub fn build_arg(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.build_args.insert(key.into(), value.into());
+        self
+    }
+
+    /// Sets the stage to build; the default is the last one.
+    #[must_use]
+    pub fn target(mut self, stage: impl Into<String>) -> Self {
+        self.target = Some(stage.into());
+        self
+    }
+
+    /// Adds a platform; the default is the daemon's own.
+    #[must_use]
+    pub fn platform(mut self, platform: impl Into<String>) -> Self {
+        self.platforms.push(platform.into());
+        self
+    }
+
+    /// Sets whether every step runs again; the default is no.
+    #[must_use]
+    pub fn no_cache(mut self, yes: bool) -> Self {
+        self.no_cache = yes;
+        self
+    }
+
+    /// Sets whether base images are looked up again in their registry; the default is no.
+    #[must_use]
+    pub fn pull(mut self, yes: bool) -> Self {
+        self.pull = yes;
+        self
+    }
+
+    /// Sets a label of the image; the default is none.
+    #[must_use]
+    pub fn label(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.labels.insert(key.into(), value.into());
+        self
+    }
+
+    /// Sets what comes out; the default is an image in the daemon's own store.
+    #[must_use]
+    pub fn output(mut self, output: Output) -> Self {
+        self.output = output;
+        self
+    }
+
+    /// Sets who answers for registry credentials; the default is the builder's own answer.
+    #[must_use]
+    pub fn credentials(mut self, provider: Arc<dyn CredentialProvider>) -> Self {
+        self.credentials = Some(provider);
+        self
+    }
+
+    /// Sets the key under which the daemon keeps what was transferred; the default is derived from the context.
+    #[must_use]
+    pub fn shared_key(mut self, key: impl Into<String>) -> Self {
+        self.shared_key = Some(key.into());
+        self
+    }
+
+    /// Sets one frontend attribute as it is; the default is none.
+    #[must_use]
+    pub fn frontend_attr(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.frontend_attrs.insert(key.into(), value.into());
+        self
+    }
+
+    /// Checks what can be checked without files or a daemon.
+    ///
+    /// # Errors
+    /// An [`InputError`] names the field (by its command-line flag) and what is allowed.
+    pub fn validate(&self) -> Result<(), InputError> {
+        for tag in &self.tags {
+            check_tag(tag)?;
+        }
+        for platform in &self.platforms {
+            check_platform(platform)?;
+        }
+        for (flag, map) in [("--build-arg", &self.build_args), ("--label", &self.labels)] {
+            if map.keys().any(String::is_empty) {
+                return Err(InputError::new(flag, "a key must not be empty", "KEY=VALUE"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for BuildRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Build arguments often hold tokens although they should not: only their names are shown.
+        f.debug_struct("BuildRequest")
+            .field("context", &self.context)
+            .field("dockerfile", &self.dockerfile)
+            .field("tags", &self.tags)
+            .field("build_args", &self.build_args.keys())
+            .field("target", &self.target)
+            .field("platforms", &self.platforms)
+            .field("no_cache", &self.no_cache)
+            .field("pull", &self.pull)
+            .field("output", &self.output)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The files that `COPY` and `ADD` see.
+#[derive(Clone)]
+#[non_exhaustive]
+pub enum Context {
+    /// A directory on this machine. A symlink to a directory is followed.
+    Dir(PathBuf),
+    /// Files from anywhere, for instance [`bk_fsync::tree::MemoryTree`].
+    Tree(Arc<dyn Tree>),
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dir(path) => f.debug_tuple("Dir").field(path).finish(),
+            Self::Tree(_) => f.write_str("Tree(..)"),
+        }
+    }
+}
+
+impl From<PathBuf> for Context {
+    fn from(path: PathBuf) -> Self {
+        Self::Dir(path)
+    }
+}
+
+impl From<&std::path::Path> for Context {
+    fn from(path: &std::path::Path) -> Self {
+        Self::Dir(path.to_owned())
+    }
+}
+
+impl From<&str> for Context {
+    fn from(path: &str) -> Self {
+        Self::Dir(path.into())
+    }
+}
+
+impl From<String> for Context {
+    fn from(path: String) -> Self {
+        Self::Dir(path.into())
+    }
+}
+
+impl From<Arc<dyn Tree>> for Context {
+    fn from(tree: Arc<dyn Tree>) -> Self {
+        Self::Tree(tree)
+    }
+}
+
+/// Where the Dockerfile is.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub enum Dockerfile {
+    /// `Dockerfile`, else `dockerfile`, in the context's root.
+    #[default]
+    Default,
+    /// A file on this machine, inside the context or not. Its directory is never walked. `<name>.dockerignore` beside
+    /// it, when there is one, replaces the context's `.dockerignore`.
+    Path(PathBuf),
+    /// The text itself. The context's `.dockerignore` holds.
+    Inline(Bytes),
+}
+
+/// What comes out of a build.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Output {
+    /// An image in the daemon's own store.
+    #[default]
+    Image,
+    /// Nothing: the build fills the cache only.
+    CacheOnly,
+}
+
+/// The longest tag that an image reference may have (the reference grammar of the distribution specification).
+const MAX_TAG: usize = 128;
+
+fn check_tag(tag: &str) -> Result<(), InputError> {
+    const ALLOWED: &str = "[HOST[:PORT]/]NAME[:TAG], lower case, for instance registry.example.com/team/app:1.0";
+    let bad = |why: &str| Err(InputError::new("--tag", format!("`{tag}`: {why}"), ALLOWED));
+    if tag.is_empty() {
+        return bad("a tag must not be empty");
+    }
+    if tag.contains('@') {
+        return bad("a digest cannot be chosen");
+    }
+    let last = tag.rfind('/').map_or(0, |i| i + 1);
+    let (name, version) = match tag[last..].find(':') {
+        Some(i) => (&tag[..last + i], Some(&tag[last + i + 1..])),
+        None => (tag, None),
+    };
+    if let Some(version) = version {
+        let mut bytes = version.bytes();
+        let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+        if !bytes.next().is_some_and(word) || !bytes.all(|b| word(b) || b == b'.' || b == b'-') {
+            return bad("the part behind `:` has a character that a tag cannot have");
+        }
+        if version.len() > MAX_TAG {
+            return bad("the part behind `:` is longer than 128 characters");
+        }
+    }
+    let mut parts = name.split('/').peekable();
+    let host = name.contains('/')
+        && parts.peek().is_some_and(|p| {
+            p.contains(['.', ':']) || *p == "localhost" || p.chars().any(|c| c.is_ascii_uppercase())
+        });
+    if host {
+        let host = parts.next().unwrap_or_default();
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b".-:[]".contains(&b);
+        if host.is_empty() || !host.bytes().all(plain) {
+            return bad("the registry host has a character that a host cannot have");
+        }
+    }
+    for part in parts {
+        let edge = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+        let bytes = part.as_bytes();
+        if bytes.is_empty() {
+            return bad("a name part is empty");
+        }
+        if bytes.iter().any(u8::is_ascii_uppercase) {
+            return bad("a name must be lower case");
+        }
+        let inner = |b: &u8| edge(*b) || b"._-".contains(b);
+        let ends = bytes.first().is_some_and(|b| edge(*b)) && bytes.last().is_some_and(|b| edge(*b));
+        if !ends || !bytes.iter().all(inner) {
+            return bad("the name has a character that it cannot have there");
+        }
+    }
+    Ok(())
+}
+
+fn check_platform(platform: &str) -> Result<(), InputError> {
+    let parts: Vec<&str> = platform.split('/').collect();
+    let word = |p: &&str| {
+        !p.is_empty() && p.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-()+".contains(&b))
+    };
+    if parts.len() <= 3 && parts.iter().all(|p| word(&p)) {
+        return Ok(());
+    }
+    Err(InputError::new(
+        "--platform",
+        format!("`{platform}` is not a platform"),
+        "OS/ARCH[/VARIANT], for instance linux/amd64 or linux/arm/v7",
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_are_checked_like_references() {
+        for good in [
+            "app",
+            "app:1.0",
+            "team/app:latest",
+            "localhost/app",
+            "localhost:5000/a/b_c/d-e:T.1",
+            "Registry.Example.com/app",
+            "127.0.0.1:5000/base/busybox:1",
+            "[::1]:5000/x",
+            "a__b",
+        ] {
+            assert!(BuildRequest::new(".").tag(good).validate().is_ok(), "{good}");
+        }
+        for bad in ["", "App", "app:", "app:-x", "a b", "app@sha256:00", "/app", "app/", "team//app", "-a", "a/é"] {
+            let e = BuildRequest::new(".").tag(bad).validate().expect_err(bad);
+            assert_eq!(e.what, "--tag");
+        }
+        assert!(BuildRequest::new(".").tag(format!("a:{}", "x".repeat(129))).validate().is_err());
+    }
+
+    #[test]
+    fn platforms_are_checked() {
+        for good in ["linux/amd64", "linux/arm/v7", "linux"] {
+            assert!(BuildRequest::new(".").platform(good).validate().is_ok(), "{good}");
+        }
+        for bad in ["", "linux/", "linux/arm/v7/x", "linux amd64", "linux,darwin"] {
+            assert!(BuildRequest::new(".").platform(bad).validate().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn debug_shows_no_build_arg_value() {
+        let text = format!("{:?}", BuildRequest::new(".").build_arg("TOKEN", "hunter2"));
+        assert!(text.contains("TOKEN") && !text.contains("hunter2"), "{text}");
+    }
+}
