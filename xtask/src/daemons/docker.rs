@@ -1,0 +1,203 @@
+//! The Docker engines: one private dockerd each, with its own socket, data root, containerd and bridge.
+//!
+//! A daemon reads no configuration of the system, changes no firewall rule and no kernel setting: builds need neither
+//! forwarding nor address translation, and a registry on loopback is reached from the daemon itself.
+
+use super::layout::Layout;
+use super::packages::{BOOKWORM, FORKY, TRIXIE};
+use super::{http, process};
+use crate::run::{Result, output};
+use serde_json::json;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+/// How long a dockerd may take to start; it does within 3 s on an idle machine.
+const READY_DEADLINE: Duration = Duration::from_secs(90);
+
+/// All engines, the oldest first.
+pub(crate) const ENGINES: [Engine; 4] = [
+    Engine {
+        name: "20.10",
+        suite: BOOKWORM,
+        containerd_store: false,
+        index: 0,
+    },
+    Engine {
+        name: "26.1",
+        suite: TRIXIE,
+        containerd_store: false,
+        index: 1,
+    },
+    Engine {
+        name: "28.5",
+        suite: FORKY,
+        containerd_store: false,
+        index: 2,
+    },
+    Engine {
+        name: "28.5-containerd",
+        suite: FORKY,
+        containerd_store: true,
+        index: 3,
+    },
+];
+
+/// One engine; its name begins with the version that its suite is expected to have.
+pub(crate) struct Engine {
+    /// The name on the command line.
+    pub(crate) name: &'static str,
+    /// The Debian suite whose packages it runs.
+    pub(crate) suite: &'static str,
+    containerd_store: bool,
+    index: u8,
+}
+
+impl Engine {
+    /// The engine's socket; its directory belongs to this engine alone.
+    pub(crate) fn socket(&self, layout: &Layout) -> PathBuf {
+        layout.run_of(self.name).join("docker.sock")
+    }
+
+    /// The name of the variable with the engine's address.
+    pub(crate) fn variable(&self) -> String {
+        format!(
+            "BK_LIVE_DOCKER_{}",
+            self.name.replace(['.', '-'], "_").to_uppercase()
+        )
+    }
+
+    /// Starts the engine; does not wait for it.
+    pub(crate) fn start(&self, layout: &Layout) -> Result<()> {
+        self.remove(layout)?;
+        let data = layout.data(self.name);
+        let run = layout.run_of(self.name);
+        fs::create_dir_all(&data)?;
+        fs::create_dir_all(&run)?;
+        self.make_bridge(layout)?;
+        let file = data.join("daemon.json");
+        fs::write(&file, format!("{:#}\n", self.configuration(layout)))?;
+        let mut command = tool(layout, self.suite, "usr/sbin/dockerd");
+        command.arg("--config-file").arg(&file);
+        command.env("HOME", &data).env("TMPDIR", data.join("tmp"));
+        fs::create_dir_all(data.join("tmp"))?;
+        process::start(layout, self.name, &command)
+    }
+
+    /// Waits until the engine answers; says so when its version is not the one that its name promises.
+    pub(crate) fn wait(&self, layout: &Layout) -> Result<()> {
+        let socket = self.socket(layout);
+        process::wait_ready(layout, self.name, READY_DEADLINE, || {
+            http::get(&socket, "/_ping").is_some()
+        })?;
+        let version = http::version(&socket, "Version").unwrap_or_default();
+        if !version.starts_with(self.name.trim_end_matches("-containerd")) {
+            eprintln!(
+                "note: Debian {} has Docker {version} by now, not {}",
+                self.suite, self.name
+            );
+        }
+        Ok(())
+    }
+
+    /// Stops the engine and removes everything it kept: images, build cache, bridge.
+    pub(crate) fn remove(&self, layout: &Layout) -> Result<()> {
+        process::stop(layout, self.name)?;
+        let bridge = layout.bridge(self.index);
+        if Path::new("/sys/class/net").join(&bridge).exists() {
+            output(busybox(layout).args(["ip", "link", "del", &bridge]))?;
+        }
+        super::remove_dir(&layout.data(self.name))?;
+        super::remove_dir(&layout.run_of(self.name))
+    }
+
+    /// dockerd adopts a bridge that exists under the given name, and never removes it.
+    fn make_bridge(&self, layout: &Layout) -> Result<()> {
+        let bridge = layout.bridge(self.index);
+        let address = format!("{}.{}.1/24", layout.network(), self.index);
+        output(busybox(layout).args(["ip", "link", "add", &bridge, "type", "bridge"]))?;
+        output(busybox(layout).args(["ip", "addr", "add", &address, "dev", &bridge]))?;
+        output(busybox(layout).args(["ip", "link", "set", &bridge, "up"]))?;
+        Ok(())
+    }
+
+    fn configuration(&self, layout: &Layout) -> serde_json::Value {
+        let run = layout.run_of(self.name);
+        let mut value = json!({
+            "hosts": [format!("unix://{}", self.socket(layout).display())],
+            "data-root": layout.data(self.name).join("root"),
+            "exec-root": run.join("exec"),
+            "pidfile": run.join("docker.pid"),
+            "bridge": layout.bridge(self.index),
+            "default-address-pools":
+                [{"base": format!("{}.{}.0/20", layout.network(), 64 + 16 * self.index), "size": 24}],
+            "iptables": false,
+            "ip6tables": false,
+            "ip-forward": false,
+            "ip-masq": false,
+            "shutdown-timeout": 5,
+        });
+        if self.containerd_store {
+            value["features"] = json!({"containerd-snapshotter": true});
+        } else {
+            value["storage-driver"] = json!("overlay2");
+        }
+        value
+    }
+}
+
+/// A command that runs `program` of a suite's packages, with the tools of that suite first in its path and nothing
+/// else of this program's environment.
+pub(crate) fn tool(layout: &Layout, suite: &str, program: &str) -> Command {
+    let root = layout.packages(suite);
+    let base = layout.packages(BOOKWORM);
+    let mut path = vec![
+        root.join("usr/sbin"),
+        root.join("usr/bin"),
+        layout.base().join("bin"),
+    ];
+    path.extend(
+        [
+            "/usr/local/sbin",
+            "/usr/local/bin",
+            "/usr/sbin",
+            "/usr/bin",
+            "/sbin",
+            "/bin",
+        ]
+        .map(PathBuf::from),
+    );
+    let libraries = format!("lib/{}-linux-gnu", std::env::consts::ARCH);
+    let libraries = [
+        root.join("usr").join(&libraries),
+        base.join("usr").join(&libraries),
+        base.join(&libraries),
+    ];
+    let mut command = Command::new(root.join(program));
+    command.env_clear();
+    command
+        .env("PATH", join(&path))
+        .env("LD_LIBRARY_PATH", join(&libraries))
+        .env("LC_ALL", "C.UTF-8");
+    command.env("HOME", layout.base());
+    command
+}
+
+/// The static busybox of the packages.
+pub(crate) fn busybox(layout: &Layout) -> Command {
+    Command::new(busybox_path(layout))
+}
+
+/// The file of [`busybox`].
+pub(crate) fn busybox_path(layout: &Layout) -> PathBuf {
+    layout.packages(BOOKWORM).join("bin/busybox")
+}
+
+fn join(paths: &[PathBuf]) -> String {
+    paths
+        .iter()
+        .map(|p| p.display().to_string())
+        .collect::<Vec<_>>()
+        .join(":")
+}
