@@ -110,10 +110,12 @@ fn up(layout: &Layout, names: &[String]) -> Result<()> {
         _ => None,
     }));
     packages::ensure(layout, &suites)?;
+    let bookworm = layout.packages(packages::BOOKWORM);
     link(
-        &layout.packages(packages::BOOKWORM).join("usr/bin/tini"),
+        &bookworm.join("usr/bin/tini-static"),
         &layout.base().join("bin/docker-init"),
     )?;
+    link(&bookworm.join("usr/sbin/runc"), &layout.base().join("bin/runc"))?;
     let plugin = layout
         .packages(packages::FORKY)
         .join("usr/libexec/docker/cli-plugins/docker-buildx");

@@ -13,7 +13,7 @@ use std::process::Command;
 /// The packages that the daemons need, by Debian suite.
 ///
 /// Libraries of the first suite are only what is not on every Debian 12: binaries of the newer suites need no newer C
-/// library than 2.34, so they run with that of Debian 12. `runc` of the newer suites does need its own libseccomp.
+/// library than 2.34, so they run with that of Debian 12. `runc` is the exception, so all engines use that of Debian 12.
 pub(crate) const RECIPES: [Recipe; 3] = [
     Recipe {
         suite: BOOKWORM,
@@ -41,18 +41,11 @@ pub(crate) const RECIPES: [Recipe; 3] = [
     },
     Recipe {
         suite: TRIXIE,
-        packages: &["docker.io", "containerd", "runc", "libseccomp2"],
+        packages: &["docker.io", "containerd"],
     },
     Recipe {
         suite: FORKY,
-        packages: &[
-            "docker.io",
-            "containerd",
-            "runc",
-            "libseccomp2",
-            "docker-cli",
-            "docker-buildx",
-        ],
+        packages: &["docker.io", "containerd", "docker-cli", "docker-buildx"],
     },
 ];
 
