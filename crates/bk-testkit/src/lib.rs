@@ -1,1 +1,16 @@
-//! Test support: fake daemon, tree fixtures, conformance suite and live-daemon handles.
+//! Test support: tree fixtures, snapshots and their comparison, a scripted fake daemon, one conformance suite for any
+//! [`ImageBuilder`](bk_build::ImageBuilder), and handles on live daemons.
+//!
+//! * [`fixture`] makes directory trees of every kind of file; [`snapshot`] reads a tree or a tar stream back;
+//!   [`compare`] says how two of them differ.
+//! * [`fake`] is a daemon in this process that behaves like BuildKit where a client can see it, and misbehaves on
+//!   demand; [`garbage`] are endpoints that are no daemon at all.
+//! * [`live`] finds real daemons through the environment; [`proxy`] and [`front`] stand between a client and a daemon.
+//! * [`conformance`] runs the same builds on all of them and prints a table.
+//!
+//! This crate never ships: it is a development dependency only, and may print.
+
+pub mod compare;
+pub mod fixture;
+pub mod limits;
+pub mod snapshot;
