@@ -182,7 +182,7 @@ impl Mode {
         self.0 & Self::SYMLINK != 0
     }
 
-    /// Whether it has no type bit. Only such entries can be requested, hard links to them apart.
+    /// Whether it has no type bit. Only such entries can be requested, and of them not those that are hard links.
     #[must_use]
     pub const fn is_regular(self) -> bool {
         self.0 & Self::TYPE == 0

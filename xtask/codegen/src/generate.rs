@@ -44,7 +44,13 @@ const SECRET_MESSAGES: &[&str] = &[
 ];
 
 /// Lints that generated code is let off, with the reason that is written next to them.
-const ALLOWED: &str = "#[allow(clippy::all, unreachable_pub, unused_qualifications, reason = \"generated\")]";
+const ALLOWED: &str = "#![allow(
+    clippy::all,
+    clippy::allow_attributes_without_reason,
+    unreachable_pub,
+    unused_qualifications,
+    reason = \"generated\"
+)]";
 
 /// Why nothing was generated.
 #[derive(Debug, thiserror::Error)]
@@ -85,11 +91,10 @@ pub(crate) enum Error {
 pub(crate) fn generate(proto: &Path) -> Result<BTreeMap<String, String>, Error> {
     let stems = sources(proto)?;
     let mut files = BTreeMap::new();
-    let mut index = format!("{HEAD}\n//!\n//! One module for each file of `proto/`.\n\n");
+    let mut index = format!("{HEAD}\n//!\n//! One module for each file of `proto/`.\n\n{ALLOWED}\n\n");
     for stem in &stems {
         files.insert(format!("{stem}.rs"), module(proto, stem)?);
-        // The generator has its own way to break lines; rustfmt would make the check fail.
-        index.push_str(&format!("#[rustfmt::skip]\n{ALLOWED}\npub mod {stem};\n"));
+        index.push_str(&format!("pub mod {stem};\n"));
     }
     files.insert("mod.rs".to_owned(), index);
     Ok(files)

@@ -2,54 +2,28 @@
 //!
 //! One module for each file of `proto/`.
 
-#[rustfmt::skip]
-#[allow(clippy::all, unreachable_pub, unused_qualifications, reason = "generated")]
+#![allow(
+    clippy::all,
+    clippy::allow_attributes_without_reason,
+    unreachable_pub,
+    unused_qualifications,
+    reason = "generated"
+)]
+
 pub mod auth;
-#[rustfmt::skip]
-#[allow(clippy::all, unreachable_pub, unused_qualifications, reason = "generated")]
 pub mod caps;
-#[rustfmt::skip]
-#[allow(clippy::all, unreachable_pub, unused_qualifications, reason = "generated")]
 pub mod content;
-#[rustfmt::skip]
-#[allow(clippy::all, unreachable_pub, unused_qualifications, reason = "generated")]
 pub mod control;
-#[rustfmt::skip]
-#[allow(clippy::all, unreachable_pub, unused_qualifications, reason = "generated")]
 pub mod exporter;
-#[rustfmt::skip]
-#[allow(clippy::all, unreachable_pub, unused_qualifications, reason = "generated")]
 pub mod filesync;
-#[rustfmt::skip]
-#[allow(clippy::all, unreachable_pub, unused_qualifications, reason = "generated")]
 pub mod fsutil;
-#[rustfmt::skip]
-#[allow(clippy::all, unreachable_pub, unused_qualifications, reason = "generated")]
 pub mod gateway;
-#[rustfmt::skip]
-#[allow(clippy::all, unreachable_pub, unused_qualifications, reason = "generated")]
 pub mod health;
-#[rustfmt::skip]
-#[allow(clippy::all, unreachable_pub, unused_qualifications, reason = "generated")]
 pub mod ops;
-#[rustfmt::skip]
-#[allow(clippy::all, unreachable_pub, unused_qualifications, reason = "generated")]
 pub mod policy_session;
-#[rustfmt::skip]
-#[allow(clippy::all, unreachable_pub, unused_qualifications, reason = "generated")]
 pub mod rpc_status;
-#[rustfmt::skip]
-#[allow(clippy::all, unreachable_pub, unused_qualifications, reason = "generated")]
 pub mod secrets;
-#[rustfmt::skip]
-#[allow(clippy::all, unreachable_pub, unused_qualifications, reason = "generated")]
 pub mod source_policy;
-#[rustfmt::skip]
-#[allow(clippy::all, unreachable_pub, unused_qualifications, reason = "generated")]
 pub mod ssh;
-#[rustfmt::skip]
-#[allow(clippy::all, unreachable_pub, unused_qualifications, reason = "generated")]
 pub mod upload;
-#[rustfmt::skip]
-#[allow(clippy::all, unreachable_pub, unused_qualifications, reason = "generated")]
 pub mod worker;
