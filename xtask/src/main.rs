@@ -9,28 +9,54 @@
     reason = "xtask is a program for people at a terminal"
 )]
 
+mod ci;
 mod daemons;
+mod demo;
+mod guard;
 mod run;
+mod test;
+mod tidy;
 
 use std::process::ExitCode;
 
 const USAGE: &str = "\
 usage: cargo xtask <job>
 
+  demo                              build examples/hello with bk on a Docker daemon and run it
+  test [--no-live] [FILTER...]      run every test, with the real daemons up
   daemons up|down|status [NAME...]  start, stop or list the real daemons that live tests use
+  tidy                              check layers, file heads and the like
+  codegen [--check]                 write the generated protocol code, or compare it
+  vectors [DIR]                     check pattern and walk vectors
+  ci [STEP...]                      everything that has to hold before a change is merged
 ";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    run(&arguments)
+}
+
+fn run(arguments: &[String]) -> ExitCode {
     let (job, rest) = match arguments.split_first() {
         Some((job, rest)) => (job.as_str(), rest),
         None => ("help", &[][..]),
     };
     let outcome = match job {
+        "demo" => demo::main(rest),
+        "test" => test::main(rest),
         "daemons" => daemons::main(rest),
+        "tidy" => tidy::main(rest),
+        "codegen" => ci::codegen(rest),
+        "vectors" => ci::vectors(rest),
+        "ci" => ci::main(rest),
         "help" | "-h" | "--help" => {
             print!("{USAGE}");
             Ok(())
+        }
+        demo::DOWN => daemons::demo_down(),
+        guard::JOB => {
+            guard::wait();
+            return run(rest);
         }
         other => Err(format!("there is no job {other:?}\n{USAGE}").into()),
     };

@@ -5,7 +5,7 @@
 
 use super::layout::Layout;
 use super::packages::{BOOKWORM, FORKY, TRIXIE};
-use super::{http, process};
+use super::{api, process};
 use crate::run::{Result, output};
 use serde_json::json;
 use std::fs;
@@ -16,48 +16,50 @@ use std::time::Duration;
 /// How long a dockerd may take to start; it does within 3 s on an idle machine.
 const READY_DEADLINE: Duration = Duration::from_secs(90);
 
-/// All engines, the oldest first.
+/// All engines for tests, the oldest first.
 pub(crate) const ENGINES: [Engine; 4] = [
+    Engine::new("20.10", BOOKWORM, 0),
+    Engine::new("26.1", TRIXIE, 1),
+    Engine::new("28.5", FORKY, 2),
     Engine {
-        name: "20.10",
-        suite: BOOKWORM,
-        containerd_store: false,
-        index: 0,
-    },
-    Engine {
-        name: "26.1",
-        suite: TRIXIE,
-        containerd_store: false,
-        index: 1,
-    },
-    Engine {
-        name: "28.5",
-        suite: FORKY,
-        containerd_store: false,
-        index: 2,
-    },
-    Engine {
-        name: "28.5-containerd",
-        suite: FORKY,
         containerd_store: true,
-        index: 3,
+        ..Engine::new("28.5-containerd", FORKY, 3)
     },
 ];
 
-/// One engine; its name begins with the version that its suite is expected to have.
+/// The engine of the demo: the one of Debian 12, with graph drivers.
+pub(crate) const DEMO: Engine = Engine::new("demo", BOOKWORM, 9);
+
+/// One engine. The name of one for tests begins with the version that its suite is expected to have.
 pub(crate) struct Engine {
     /// The name on the command line.
     pub(crate) name: &'static str,
     /// The Debian suite whose packages it runs.
     pub(crate) suite: &'static str,
+    /// Whether images live in containerd's store instead of a graph driver's.
     containerd_store: bool,
+    /// Different for each engine: part of its bridge's name and addresses.
     index: u8,
 }
 
 impl Engine {
+    const fn new(name: &'static str, suite: &'static str, index: u8) -> Engine {
+        Engine {
+            name,
+            suite,
+            containerd_store: false,
+            index,
+        }
+    }
+
     /// The engine's socket; its directory belongs to this engine alone.
-    pub(crate) fn socket(&self, layout: &Layout) -> PathBuf {
+    fn socket(&self, layout: &Layout) -> PathBuf {
         layout.run_of(self.name).join("docker.sock")
+    }
+
+    /// The engine's address in the form of `DOCKER_HOST`.
+    pub(crate) fn address(&self, layout: &Layout) -> String {
+        format!("unix://{}", self.socket(layout).display())
     }
 
     /// The name of the variable with the engine's address.
@@ -87,15 +89,16 @@ impl Engine {
 
     /// Waits until the engine answers; says so when its version is not the one that its name promises.
     pub(crate) fn wait(&self, layout: &Layout) -> Result<()> {
-        let socket = self.socket(layout);
+        let address = self.address(layout);
         process::wait_ready(layout, self.name, READY_DEADLINE, || {
-            http::get(&socket, "/_ping").is_some()
+            api::get(&address, "/_ping").is_ok()
         })?;
-        let version = http::version(&socket, "Version").unwrap_or_default();
-        if !version.starts_with(self.name.trim_end_matches("-containerd")) {
+        let version = api::version(&address, "Version").unwrap_or_default();
+        let expected = self.name.split('-').next().unwrap_or_default();
+        if self.name != DEMO.name && !version.starts_with(expected) {
             eprintln!(
-                "note: Debian {} has Docker {version} by now, not {}",
-                self.suite, self.name
+                "note: Debian {} has Docker {version} by now, not {expected}",
+                self.suite
             );
         }
         Ok(())
@@ -125,7 +128,7 @@ impl Engine {
     fn configuration(&self, layout: &Layout) -> serde_json::Value {
         let run = layout.run_of(self.name);
         let mut value = json!({
-            "hosts": [format!("unix://{}", self.socket(layout).display())],
+            "hosts": [self.address(layout)],
             "data-root": layout.data(self.name).join("root"),
             "exec-root": run.join("exec"),
             "pidfile": run.join("docker.pid"),

@@ -116,9 +116,9 @@ impl Endpoint {
     fn dial_script(&self, layout: &Layout) -> String {
         let docker = tool(layout, FORKY, "usr/bin/docker");
         format!(
-            "#!/bin/sh\nexport DOCKER_CONFIG='{}' DOCKER_HOST='unix://{}'\nexec '{}' buildx dial-stdio --progress quiet\n",
+            "#!/bin/sh\nexport DOCKER_CONFIG='{}' DOCKER_HOST='{}'\nexec '{}' buildx dial-stdio --progress quiet\n",
             layout.cli_config().display(),
-            self.engine.socket(layout).display(),
+            self.engine.address(layout),
             docker.get_program().to_string_lossy(),
         )
     }

@@ -4,23 +4,24 @@
 //! daemons outlive this program until `down`, which also works after any of them crashed. `up` may be called again at
 //! any time: it starts what is missing.
 
+pub(crate) mod api;
 mod docker;
 mod endpoint;
-mod http;
 mod layout;
+mod lock;
 mod packages;
 mod process;
 mod registry;
+mod service;
 
 use crate::run::Result;
-use docker::{ENGINES, Engine};
-use endpoint::{ENDPOINTS, Endpoint};
+use docker::{DEMO, Engine};
 use layout::Layout;
+use lock::Lock;
+use packages::{BOOKWORM, BUSYBOX, FORKY};
+use service::{Service, select};
 use std::fs;
-use std::io::Read;
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The job itself: `up`, `down` or `status`, and the names of services, none for all.
 pub(crate) fn main(arguments: &[String]) -> Result<()> {
@@ -45,140 +46,135 @@ pub(crate) fn main(arguments: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// One thing that can be up or down.
-enum Service {
-    Engine(&'static Engine),
-    Registry,
-    Endpoint(&'static Endpoint),
+/// What a run of live tests has to know of the daemons.
+pub(crate) struct Running {
+    /// The variables that tell the tests where each daemon is.
+    pub(crate) variables: Vec<(String, String)>,
+    /// The name and version of each daemon that builds.
+    pub(crate) versions: Vec<(String, String)>,
 }
 
-impl Service {
-    /// All services; each needs only those before it.
-    fn all() -> Vec<Service> {
-        let mut all: Vec<Service> = ENGINES.iter().map(Service::Engine).collect();
-        all.push(Service::Registry);
-        all.extend(ENDPOINTS.iter().map(Service::Endpoint));
-        all
-    }
-
-    fn name(&self) -> &'static str {
-        match self {
-            Service::Engine(engine) => engine.name,
-            Service::Registry => registry::NAME,
-            Service::Endpoint(endpoint) => endpoint.name,
-        }
-    }
-
-    /// The service that must run for this one to be of use. The registry needs an engine to push the base image.
-    fn needs(&self) -> Option<&'static str> {
-        match self {
-            Service::Engine(_) => None,
-            Service::Registry => Some(ENGINES[2].name),
-            Service::Endpoint(endpoint) => Some(endpoint.engine.name),
-        }
-    }
+/// Starts everything that is not up.
+pub(crate) fn up_all() -> Result<Running> {
+    let layout = Layout::new();
+    let _lock = Lock::take(&layout)?;
+    up(&layout, &[])?;
+    let versions = Service::all()
+        .iter()
+        .filter_map(|service| Some((service.name().to_owned(), service.version(&layout)?)))
+        .collect();
+    Ok(Running {
+        variables: variables(&layout),
+        versions,
+    })
 }
 
-/// The services called `names` with all they need, or all of them, in the order in which they start.
-fn select(names: &[String], with_needs: bool) -> Result<Vec<Service>> {
-    let all = Service::all();
-    let known: Vec<&str> = all.iter().map(Service::name).collect();
-    if let Some(unknown) = names.iter().find(|name| !known.contains(&name.as_str())) {
-        return Err(format!("there is no daemon {unknown:?}; there are {}", known.join(", ")).into());
-    }
-    let named = |service: &&Service| names.iter().any(|name| name == service.name());
-    let mut wanted: Vec<&str> = all.iter().filter(named).map(Service::name).collect();
-    if with_needs {
-        wanted.extend(all.iter().filter(named).filter_map(Service::needs));
-    }
-    Ok(all
+/// The names of the services that are not up.
+pub(crate) fn stopped() -> Vec<String> {
+    let layout = Layout::new();
+    let stopped = Service::all()
         .into_iter()
-        .filter(|service| names.is_empty() || wanted.contains(&service.name()))
-        .collect())
+        .filter(|service| !service.is_running(&layout));
+    stopped.map(|service| service.name().to_owned()).collect()
+}
+
+/// The directory of all state.
+pub(crate) fn base() -> PathBuf {
+    Layout::new().base().to_path_buf()
+}
+
+/// Starts the private engine of the demo; returns its address.
+pub(crate) fn demo_up() -> Result<String> {
+    let layout = Layout::new();
+    let _lock = Lock::take(&layout)?;
+    require_root()?;
+    prepare(&layout, &[BOOKWORM])?;
+    DEMO.start(&layout)?;
+    DEMO.wait(&layout)?;
+    Ok(DEMO.address(&layout))
+}
+
+/// Stops the private engine of the demo and removes what it kept.
+pub(crate) fn demo_down() -> Result<()> {
+    let layout = Layout::new();
+    let _lock = Lock::take(&layout)?;
+    DEMO.remove(&layout)
+}
+
+/// A busybox that needs no library.
+pub(crate) fn demo_busybox() -> Result<PathBuf> {
+    let layout = Layout::new();
+    packages::ensure(&layout, &[BUSYBOX])?;
+    Ok(layout.packages(BUSYBOX).join("bin/busybox"))
 }
 
 /// Starts what is not running of `names` and waits until all of it answers.
 fn up(layout: &Layout, names: &[String]) -> Result<()> {
     let services = select(names, true)?;
     require_root()?;
-    for dir in ["state", "log", "data", "bin", "cli/cli-plugins"] {
-        fs::create_dir_all(layout.base().join(dir))?;
-    }
-    let mut suites = vec![packages::BOOKWORM, packages::FORKY];
-    suites.extend(services.iter().filter_map(|service| match service {
-        Service::Engine(engine) => Some(engine.suite),
-        _ => None,
-    }));
-    packages::ensure(layout, &suites)?;
-    let bookworm = layout.packages(packages::BOOKWORM);
-    link(
-        &bookworm.join("usr/bin/tini-static"),
-        &layout.base().join("bin/docker-init"),
-    )?;
-    link(&bookworm.join("usr/sbin/runc"), &layout.base().join("bin/runc"))?;
+    let mut sets = vec![BOOKWORM, FORKY];
+    let engines: Vec<&Engine> = services
+        .iter()
+        .filter_map(|service| match service {
+            Service::Engine(engine) => Some(*engine),
+            _ => None,
+        })
+        .collect();
+    sets.extend(engines.iter().map(|engine| engine.suite));
+    prepare(layout, &sets)?;
     let plugin = layout
-        .packages(packages::FORKY)
+        .packages(FORKY)
         .join("usr/libexec/docker/cli-plugins/docker-buildx");
     link(&plugin, &layout.cli_config().join("cli-plugins/docker-buildx"))?;
 
-    let missing = |service: &&Service| process::running(layout, service.name()).is_none();
-    let engines = services.iter().filter_map(|s| match s {
-        Service::Engine(engine) => Some(*engine),
-        _ => None,
-    });
-    for service in services.iter().filter(missing) {
-        if let Service::Engine(engine) = service {
-            eprintln!("starting dockerd {} ...", engine.name);
-            engine.start(layout)?;
-        }
+    let (first, second): (Vec<&Service>, Vec<&Service>) = services
+        .iter()
+        .partition(|service| matches!(service, Service::Engine(_)));
+    for service in first.into_iter().filter(|service| !service.is_running(layout)) {
+        service.start(layout)?;
     }
-    let mut pusher = None;
     for engine in engines {
         engine.wait(layout)?;
-        // The newest with graph drivers; any other would do.
-        pusher = if engine.name == ENGINES[2].name {
-            Some(engine)
-        } else {
-            pusher.or(Some(engine))
-        };
     }
-    for service in services.iter() {
-        match service {
-            Service::Engine(_) => {}
-            Service::Registry => {
-                if missing(&service) {
-                    eprintln!("starting the registry ...");
-                    registry::start(layout)?;
-                }
-                registry::push_base(layout, pusher.ok_or("no engine can push the base image")?)?;
-            }
-            Service::Endpoint(endpoint) => {
-                if missing(&service) {
-                    eprintln!(
-                        "starting {} in front of dockerd {} ...",
-                        endpoint.name, endpoint.engine.name
-                    );
-                    endpoint.start(layout)?;
-                }
-            }
+    for service in second {
+        if !service.is_running(layout) {
+            service.start(layout)?;
+        }
+        if let Service::Registry = service {
+            registry::push_base(layout)?;
         }
     }
     write_env(layout)
 }
 
+/// Fetches packages and makes the directories and links that every engine expects.
+fn prepare(layout: &Layout, sets: &[&str]) -> Result<()> {
+    for dir in ["state", "log", "data", "bin", "cli/cli-plugins"] {
+        fs::create_dir_all(layout.base().join(dir))?;
+    }
+    packages::ensure(layout, sets)?;
+    let bookworm = layout.packages(BOOKWORM);
+    link(
+        &bookworm.join("usr/bin/tini-static"),
+        &layout.base().join("bin/docker-init"),
+    )?;
+    link(&bookworm.join("usr/sbin/runc"), &layout.base().join("bin/runc"))
+}
+
 /// Stops `names`, or everything; goes on after a failure and reports the first.
 fn down(layout: &Layout, names: &[String]) -> Result<()> {
     let mut first = Ok(());
-    for service in select(names, false)?.iter().rev() {
-        let outcome = match service {
-            Service::Engine(engine) => engine.remove(layout),
-            Service::Registry => registry::remove(layout),
-            Service::Endpoint(endpoint) => endpoint.remove(layout),
-        };
+    let mut remove = |name: &str, outcome: Result<()>| {
         if let Err(error) = outcome {
-            eprintln!("{}: {error}", service.name());
-            first = first.and(Err(error));
+            eprintln!("{name}: {error}");
+            first = std::mem::replace(&mut first, Ok(())).and(Err(error));
         }
+    };
+    for service in select(names, false)?.iter().rev() {
+        remove(service.name(), service.remove(layout));
+    }
+    if names.is_empty() {
+        remove(DEMO.name, DEMO.remove(layout));
     }
     write_env(layout)?;
     if names.is_empty() && first.is_ok() {
@@ -192,14 +188,13 @@ fn status(layout: &Layout, names: &[String]) -> Result<()> {
     let mut down = Vec::new();
     for service in select(names, false)? {
         let name = service.name();
-        let state = match process::running(layout, name) {
-            Some(pid) => format!("up    pid {pid}  {}", describe(layout, &service)),
-            None => "down".to_owned(),
-        };
-        if state == "down" {
-            down.push(name);
+        match process::running(layout, name) {
+            Some(pid) => println!("{name:<18} up    pid {pid:<8} {}", service.describe(layout)),
+            None => {
+                println!("{name:<18} down");
+                down.push(name);
+            }
         }
-        println!("{name:<18} {state}");
     }
     if names.is_empty() || down.is_empty() {
         Ok(())
@@ -208,65 +203,24 @@ fn status(layout: &Layout, names: &[String]) -> Result<()> {
     }
 }
 
-fn describe(layout: &Layout, service: &Service) -> String {
-    match service {
-        Service::Engine(engine) => {
-            let socket = engine.socket(layout);
-            let part = |key| http::version(&socket, key).unwrap_or_else(|| "?".into());
-            format!(
-                "Docker {} (API {})  unix://{}",
-                part("Version"),
-                part("ApiVersion"),
-                socket.display()
-            )
-        }
-        Service::Registry => registry::address(layout).unwrap_or_default(),
-        Service::Endpoint(endpoint) => endpoint.address(layout).unwrap_or_default(),
-    }
-}
-
 /// The variables of all running services, which is what live tests read.
-pub(crate) fn variables(layout: &Layout) -> Vec<(String, String)> {
-    let mut list: Vec<(String, String)> = Vec::new();
-    let mut add = |name: &str, value: String| list.push((name.to_owned(), value));
-    let url = |engine: &Engine| format!("unix://{}", engine.socket(layout).display());
-    let mut any = false;
-    for service in Service::all() {
-        if process::running(layout, service.name()).is_none() {
-            continue;
-        }
-        any = true;
-        match service {
-            Service::Engine(engine) => add(&engine.variable(), url(engine)),
-            Service::Registry => {
-                let Some(address) = registry::address(layout) else {
-                    continue;
-                };
-                add("BK_LIVE_REGISTRY_BASE", registry::base_image(&address));
-                add("BK_LIVE_REGISTRY", address);
-                add("BK_LIVE_REGISTRY_USER", registry::USER.into());
-                add("BK_LIVE_REGISTRY_PASSWORD", registry::PASSWORD.into());
-            }
-            Service::Endpoint(endpoint) => {
-                let Some(address) = endpoint.address(layout) else {
-                    continue;
-                };
-                add(endpoint.variable, address);
-                add(&format!("{}_DOCKER", endpoint.variable), url(endpoint.engine));
-            }
-        }
-    }
-    if any {
+fn variables(layout: &Layout) -> Vec<(String, String)> {
+    let running: Vec<Service> = Service::all()
+        .into_iter()
+        .filter(|service| service.is_running(layout))
+        .collect();
+    let mut list: Vec<(String, String)> = running
+        .iter()
+        .flat_map(|service| service.variables(layout))
+        .collect();
+    if !list.is_empty() {
+        let mut add = |name: &str, path: PathBuf| list.push((name.to_owned(), path.display().to_string()));
+        add("BK_LIVE_BUSYBOX", docker::busybox_path(layout));
         add(
-            "BK_LIVE_BUSYBOX",
-            docker::busybox_path(layout).display().to_string(),
+            "BK_LIVE_DOCKER_CLI",
+            layout.packages(FORKY).join("usr/bin/docker"),
         );
-        let docker = layout.packages(packages::FORKY).join("usr/bin/docker");
-        add("BK_LIVE_DOCKER_CLI", docker.display().to_string());
-        add(
-            "BK_LIVE_DOCKER_CLI_CONFIG",
-            layout.cli_config().display().to_string(),
-        );
+        add("BK_LIVE_DOCKER_CLI_CONFIG", layout.cli_config());
     }
     list
 }
@@ -284,11 +238,12 @@ fn write_env(layout: &Layout) -> Result<()> {
 
 fn require_root() -> Result<()> {
     let status = fs::read_to_string("/proc/self/status")?;
-    let effective = status
+    let line = status
         .lines()
         .find_map(|line| line.strip_prefix("Uid:"))
-        .and_then(|l| l.split_whitespace().nth(1));
-    if effective == Some("0") {
+        .unwrap_or_default();
+    let is_root = line.split_whitespace().nth(1) == Some("0");
+    if is_root {
         Ok(())
     } else {
         Err("the daemons need root".into())
@@ -315,58 +270,4 @@ fn link(target: &Path, link: &Path) -> Result<()> {
         _ => {}
     }
     Ok(std::os::unix::fs::symlink(target, link)?)
-}
-
-/// One `up` or `down` at a time for each workspace: a listener with an abstract name, which the kernel takes back
-/// however this program ends. Whoever waits is connected to it and learns of the end by the connection's.
-struct Lock {
-    _listener: UnixListener,
-}
-
-impl Lock {
-    fn take(layout: &Layout) -> Result<Lock> {
-        let address = SocketAddr::from_abstract_name(layout.run().as_os_str().as_encoded_bytes())?;
-        loop {
-            match UnixListener::bind_addr(&address) {
-                Ok(listener) => return Ok(Lock { _listener: listener }),
-                Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
-                    if let Ok(mut holder) = UnixStream::connect_addr(&address) {
-                        eprintln!("waiting for another `cargo xtask daemons` ...");
-                        // Nothing is ever sent: any outcome means that the holder is gone.
-                        let _ = holder.read(&mut [0]);
-                    }
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_service_brings_what_it_needs() {
-        let names = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
-        let of = |list: &[&str], needs| -> Vec<&str> {
-            select(&names(list), needs)
-                .unwrap()
-                .iter()
-                .map(Service::name)
-                .collect()
-        };
-        assert_eq!(of(&["buildkit-unix"], true), ["28.5-containerd", "buildkit-unix"]);
-        assert_eq!(of(&["registry", "20.10"], true), ["20.10", "28.5", "registry"]);
-        assert_eq!(of(&["registry"], false), ["registry"]);
-        assert_eq!(of(&[], true).len(), Service::all().len());
-        assert!(select(&names(&["19.03"]), true).is_err());
-    }
-
-    #[test]
-    fn the_variables_of_the_engines_have_their_documented_names() {
-        let names: Vec<String> = ENGINES.iter().map(Engine::variable).collect();
-        let expected = ["20_10", "26_1", "28_5", "28_5_CONTAINERD"].map(|v| format!("BK_LIVE_DOCKER_{v}"));
-        assert_eq!(names, expected);
-    }
 }

@@ -6,6 +6,7 @@
 
 use super::layout::Layout;
 use crate::run::{Result, output};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,8 +15,14 @@ use std::process::Command;
 ///
 /// Libraries of the first suite are only what is not on every Debian 12: binaries of the newer suites need no newer C
 /// library than 2.34, so they run with that of Debian 12. `runc` is the exception, so all engines use that of Debian 12.
-pub(crate) const RECIPES: [Recipe; 3] = [
+const RECIPES: [Recipe; 4] = [
     Recipe {
+        name: BUSYBOX,
+        suite: BOOKWORM,
+        packages: &["busybox-static"],
+    },
+    Recipe {
+        name: BOOKWORM,
         suite: BOOKWORM,
         packages: &[
             "docker.io",
@@ -40,26 +47,30 @@ pub(crate) const RECIPES: [Recipe; 3] = [
         ],
     },
     Recipe {
+        name: TRIXIE,
         suite: TRIXIE,
         packages: &["docker.io", "containerd"],
     },
     Recipe {
+        name: FORKY,
         suite: FORKY,
         packages: &["docker.io", "containerd", "docker-cli", "docker-buildx"],
     },
 ];
 
-/// Debian 12.
+/// The set with nothing but the static busybox, which is all that the demo needs when a daemon is at hand.
+pub(crate) const BUSYBOX: &str = "busybox";
+/// Debian 12, and the set of everything from it.
 pub(crate) const BOOKWORM: &str = "bookworm";
-/// Debian 13.
+/// Debian 13, and its set.
 pub(crate) const TRIXIE: &str = "trixie";
-/// Debian 14.
+/// Debian 14, and its set.
 pub(crate) const FORKY: &str = "forky";
 
-/// The packages to unpack from one suite.
-pub(crate) struct Recipe {
-    /// The suite's codename.
-    pub(crate) suite: &'static str,
+/// A set of packages of one suite that are unpacked into one directory.
+struct Recipe {
+    name: &'static str,
+    suite: &'static str,
     packages: &'static [&'static str],
 }
 
@@ -69,33 +80,39 @@ impl Recipe {
     }
 
     fn is_complete(&self, layout: &Layout) -> bool {
-        fs::read_to_string(layout.packages(self.suite).join(".complete")).is_ok_and(|s| s == self.stamp())
+        fs::read_to_string(layout.packages(self.name).join(".complete")).is_ok_and(|s| s == self.stamp())
     }
 }
 
-/// Makes the packages of `suites` available below `target/daemons/pkgs`; downloads nothing that is there already.
-pub(crate) fn ensure(layout: &Layout, suites: &[&str]) -> Result<()> {
+/// Makes the sets called `names` available below `target/daemons/pkgs`; downloads nothing that is there already.
+pub(crate) fn ensure(layout: &Layout, names: &[&str]) -> Result<()> {
     let missing: Vec<&Recipe> = RECIPES
         .iter()
-        .filter(|r| suites.contains(&r.suite) && !r.is_complete(layout))
+        .filter(|r| names.contains(&r.name) && !r.is_complete(layout))
         .collect();
     if missing.is_empty() {
         return Ok(());
     }
-    let names: Vec<&str> = missing.iter().map(|r| r.suite).collect();
-    eprintln!("fetching Debian packages of {} ...", names.join(", "));
+    let suites: BTreeSet<&str> = missing.iter().map(|recipe| recipe.suite).collect();
+    eprintln!(
+        "fetching Debian packages: {} ...",
+        missing.iter().map(|r| r.name).collect::<Vec<_>>().join(", ")
+    );
     let apt = PrivateApt::new(layout)?;
-    apt.update(&names)?;
+    apt.update(&suites)?;
     for recipe in missing {
-        let root = layout.packages(recipe.suite);
-        if root.exists() {
-            fs::remove_dir_all(&root)?;
-        }
-        fs::create_dir_all(&root)?;
+        let root = layout.packages(recipe.name);
+        // Unpacked beside the old set, so that what runs from there misses nothing for long.
+        let fresh = root.with_extension("new");
+        super::remove_dir(&fresh)?;
+        fs::create_dir_all(&fresh)?;
         for file in apt.download(recipe)? {
-            output(Command::new("dpkg").arg("-x").arg(&file).arg(&root))?;
+            output(Command::new("dpkg").arg("-x").arg(&file).arg(&fresh))?;
+            fs::remove_file(&file)?;
         }
-        fs::write(root.join(".complete"), recipe.stamp())?;
+        fs::write(fresh.join(".complete"), recipe.stamp())?;
+        super::remove_dir(&root)?;
+        fs::rename(&fresh, &root)?;
     }
     Ok(())
 }
@@ -139,7 +156,7 @@ impl PrivateApt {
     }
 
     /// Reads the package lists of `suites` from the first of the machine's mirrors that has them.
-    fn update(&self, suites: &[&str]) -> Result<()> {
+    fn update(&self, suites: &BTreeSet<&str>) -> Result<()> {
         let mirrors = mirrors()?;
         let keyring = keyring();
         let mut failures = Vec::new();
@@ -158,7 +175,7 @@ impl PrivateApt {
 
     /// Downloads the packages of one suite; returns the files.
     fn download(&self, recipe: &Recipe) -> Result<Vec<PathBuf>> {
-        let dir = self.dir.join("debs").join(recipe.suite);
+        let dir = self.dir.join("debs").join(recipe.name);
         if dir.exists() {
             fs::remove_dir_all(&dir)?;
         }

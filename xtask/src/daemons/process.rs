@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 /// How long a daemon may take to end after SIGTERM before it is killed: dockerd itself gives containers 10 s.
 const STOP_DEADLINE: Duration = Duration::from_secs(25);
+/// The same for what a crashed daemon left: nobody waits for it to finish anything.
+const ORPHAN_DEADLINE: Duration = Duration::from_secs(2);
 /// How long the kernel may take to end a killed process that is busy in it.
 const KILL_DEADLINE: Duration = Duration::from_secs(10);
 /// Between two looks at a process or socket that cannot be waited for.
@@ -79,7 +81,7 @@ pub(crate) fn stop(layout: &Layout, name: &str) -> Result<()> {
     }
     let left = leftovers(layout, name);
     if !left.is_empty() {
-        end(&left, "TERM", KILL_DEADLINE);
+        end(&left, "TERM", ORPHAN_DEADLINE);
         end(&leftovers(layout, name), "KILL", KILL_DEADLINE);
     }
     let left = leftovers(layout, name);

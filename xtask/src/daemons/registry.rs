@@ -1,6 +1,6 @@
 //! The password-protected registry on loopback, and the base image in it.
 
-use super::docker::{Engine, busybox, busybox_path, tool};
+use super::docker::{ENGINES, Engine, busybox, busybox_path, tool};
 use super::layout::Layout;
 use super::packages::{BOOKWORM, FORKY};
 use super::process;
@@ -15,22 +15,38 @@ use std::time::Duration;
 /// The registry's name on the command line.
 pub(crate) const NAME: &str = "registry";
 /// The only account.
-pub(crate) const USER: &str = "bk";
+const USER: &str = "bk";
 /// Its password. It guards nothing: the registry listens on loopback and holds one busybox.
-pub(crate) const PASSWORD: &str = "bk-live-pass";
+const PASSWORD: &str = "bk-live-pass";
 /// The account in htpasswd form (the registry accepts bcrypt only), and as HTTP basic credentials.
 const HTPASSWD: &str = "bk:$2b$05$bkTestRegistryUserSal.zenvnuT.s9bD1xMkqrZT9NTEqpLgG7.\n";
 const BASIC: &str = "Yms6YmstbGl2ZS1wYXNz";
 /// It listens within a fraction of a second.
 const READY_DEADLINE: Duration = Duration::from_secs(30);
 
+/// The engine that imports and pushes the base image: the newest with graph drivers; any other would do.
+pub(crate) const PUSHER: &Engine = &ENGINES[2];
+
 /// `host:port` of the running registry.
 pub(crate) fn address(layout: &Layout) -> Option<String> {
     Some(format!("127.0.0.1:{}", layout.recorded_port(NAME)?))
 }
 
+/// The variables that tell live tests of the registry at `address`.
+pub(crate) fn variables(address: String) -> Vec<(String, String)> {
+    let base = base_image(&address);
+    let list = [
+        ("", address),
+        ("_USER", USER.into()),
+        ("_PASSWORD", PASSWORD.into()),
+        ("_BASE", base),
+    ];
+    list.map(|(suffix, value)| (format!("BK_LIVE_REGISTRY{suffix}"), value))
+        .into()
+}
+
 /// The reference of the base image at `address`.
-pub(crate) fn base_image(address: &str) -> String {
+fn base_image(address: &str) -> String {
     format!("{address}/base/busybox:1")
 }
 
@@ -65,8 +81,8 @@ pub(crate) fn remove(layout: &Layout) -> Result<()> {
     super::remove_dir(&layout.data(NAME))
 }
 
-/// Pushes the base image with the help of a running engine, unless it is there, and leaves nothing in that engine.
-pub(crate) fn push_base(layout: &Layout, engine: &Engine) -> Result<()> {
+/// Pushes the base image with the help of [`PUSHER`], unless it is there, and leaves nothing in that engine.
+pub(crate) fn push_base(layout: &Layout) -> Result<()> {
     let data = layout.data(NAME);
     let stamp = data.join("pushed");
     if stamp.exists() {
@@ -85,10 +101,7 @@ pub(crate) fn push_base(layout: &Layout, engine: &Engine) -> Result<()> {
     let docker = || {
         let mut command = tool(layout, FORKY, "usr/bin/docker");
         command.env("DOCKER_CONFIG", &login);
-        command.env(
-            "DOCKER_HOST",
-            format!("unix://{}", engine.socket(layout).display()),
-        );
+        command.env("DOCKER_HOST", PUSHER.address(layout));
         command
     };
     let mut tar = Command::new("tar")

@@ -1,0 +1,96 @@
+//! `cargo xtask ci`: what has to hold before a change is merged, as steps that also run alone.
+
+use crate::run::{Result, cargo, check};
+use crate::{test, tidy};
+use std::process::Command;
+use std::time::Instant;
+
+type Step = fn() -> Result<()>;
+
+/// A step's name and what it does, in the order in which all of them run: cheap ones first.
+const STEPS: [(&str, Step); 8] = [
+    ("fmt", || check(cargo().args(["fmt", "--all", "--check"]))),
+    ("tidy", || tidy::main(&[])),
+    ("codegen", || codegen(&["--check".to_owned()])),
+    ("clippy", || {
+        check(cargo().args([
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "--deny",
+            "warnings",
+        ]))
+    }),
+    ("doc", || {
+        check(
+            cargo()
+                .args(["doc", "--workspace", "--no-deps"])
+                .env("RUSTDOCFLAGS", "--deny warnings"),
+        )
+    }),
+    ("features", features),
+    ("vectors", || vectors(&[])),
+    ("test", || test::main(&[])),
+];
+
+/// The job itself: all steps, or those named. Every step runs, whatever the others found.
+pub(crate) fn main(arguments: &[String]) -> Result<()> {
+    let known: Vec<&str> = STEPS.iter().map(|(name, _)| *name).collect();
+    if let Some(unknown) = arguments.iter().find(|name| !known.contains(&name.as_str())) {
+        return Err(format!("there is no step {unknown:?}; there are {}", known.join(", ")).into());
+    }
+    let mut failed = Vec::new();
+    for (name, step) in STEPS
+        .iter()
+        .filter(|(name, _)| arguments.is_empty() || arguments.iter().any(|a| a == name))
+    {
+        eprintln!("\n== {name}");
+        let since = Instant::now();
+        let outcome = step();
+        let seconds = since.elapsed().as_secs();
+        match outcome {
+            Ok(()) => eprintln!("== {name}: ok ({seconds} s)"),
+            Err(error) => {
+                eprintln!("== {name}: FAILED ({seconds} s): {error}");
+                failed.push(*name);
+            }
+        }
+    }
+    if failed.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("failed: {}", failed.join(", ")).into())
+    }
+}
+
+/// `cargo xtask codegen`: writes the generated code, or with `--check` compares it.
+pub(crate) fn codegen(arguments: &[String]) -> Result<()> {
+    check(run_package("xtask-codegen").arg("--").args(arguments))
+}
+
+/// `cargo xtask vectors`: checks pattern and walk vectors, those of the crate or those in a directory.
+pub(crate) fn vectors(arguments: &[String]) -> Result<()> {
+    check(
+        run_package("bk-fsync")
+            .args(["--example", "vectors", "--"])
+            .args(arguments),
+    )
+}
+
+/// A feature of the facade must neither need another one nor leave anything unused when it is alone.
+fn features() -> Result<()> {
+    for features in ["", "docker", "buildkitd", "docker,buildkitd"] {
+        let selection = ["--no-default-features", "--features", features];
+        let mut clippy = cargo();
+        clippy.args(["clippy", "--package", "bk-client"]).args(selection);
+        check(clippy.args(["--", "--deny", "warnings"]))?;
+    }
+    Ok(())
+}
+
+fn run_package(package: &str) -> Command {
+    let mut command = cargo();
+    command.args(["run", "--quiet", "--package", package]);
+    command
+}

@@ -1,0 +1,5 @@
+//! x
+use crate::run::Result;
+pub(crate) fn main(_: &[String]) -> Result<()> {
+    Ok(())
+}
