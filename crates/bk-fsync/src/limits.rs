@@ -1,0 +1,57 @@
+//! Every tuned number of this crate, with its unit and its reason.
+
+/// Bytes of file content in one DATA packet. Large enough that the cost of a packet (a frame header, two
+/// channel hops) is small beside copying it, small enough that 64 of them in flight stay below 8 MiB, and far
+/// below the 4 MiB that daemons before 0.13 accept in a message.
+pub const DATA_CHUNK: usize = 128 * 1024;
+
+/// Files read at the same time for one transfer. The upstream client uses the same number; more only helps
+/// on storage with high latency and costs a blocked thread each.
+pub const FILE_READERS: usize = 4;
+
+/// Files handed to one blocking job at most, so that small files do not pay for a job each.
+pub const FILES_PER_JOB: usize = 32;
+
+/// Announced bytes after which a blocking job takes no further file, so that large files spread over the readers.
+pub const BYTES_PER_JOB: u64 = 1024 * 1024;
+
+/// Entries that the walk may be ahead of the wire. Bounds memory when the peer reads slowly.
+pub const LISTING_AHEAD: usize = 256;
+
+/// Pieces of files that the readers may be ahead of the wire, over all readers. Times [`DATA_CHUNK`] this is
+/// the memory that a slow peer can pin, beside the caller's own channel.
+pub const CHUNKS_AHEAD: usize = 8;
+
+/// Packets that the driver takes from the walk or the readers before it offers them to the wire again.
+pub const PACKETS_PER_TURN: usize = 64;
+
+/// Directory handles kept open along the path of the walk. Deeper ancestors are closed and opened again when
+/// the walk comes back to them, so that a deep tree cannot use up the file descriptors of the process.
+pub const OPEN_DIRS: usize = 32;
+
+/// Bytes of a path beyond which the kernel refuses it in one call (`PATH_MAX`, which counts the final NUL).
+/// Longer paths are opened component by component.
+pub const PATH_MAX: usize = 4096;
+
+/// Bytes that one line of an ignore file may have, the line end not counted. Upstream's line reader has a
+/// buffer of 64 KiB in which the line end must fit too.
+pub const IGNORE_LINE_MAX: usize = 64 * 1024 - 1;
+
+/// Upper bound of a counted repetition in a pattern that turns into a regular expression, as upstream's.
+pub const REGEX_REPEAT_MAX: u32 = 1000;
+
+/// Bytes that the compiled form of one such pattern may take.
+pub const REGEX_SIZE_MAX: usize = 32 * 1024 * 1024;
+
+/// Links resolved for the followed paths of one request before it fails. The kernel gives up at 40 for one
+/// path; patterns fan out and requests name many paths, so this only guards against trees built to be endless.
+pub const FOLLOW_MAX: usize = 10_000;
+
+/// Directory entries that a caller may name in a [`FilesTree`](crate::FilesTree): it serves a handful of names.
+pub const FILES_TREE_MAX: usize = 64;
+
+/// Bytes of the first buffer that extended attributes are read into; enough for nearly all of them.
+pub const XATTR_FIRST: usize = 256;
+
+/// Bytes that a list of attribute names, or one value, can have on Linux.
+pub const XATTR_MAX: usize = 64 * 1024;

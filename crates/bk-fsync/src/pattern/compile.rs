@@ -1,0 +1,319 @@
+//! One pattern of Docker's language, made ready to match.
+//!
+//! The rule: answer as upstream's conversion to a regular expression does, quirks included, because cache keys
+//! and the daemon's expectations rest on it. The common shapes (plain names, prefixes, suffixes, at most two
+//! wildcards) are matched by hand; only what is left becomes a regular expression.
+
+use std::borrow::Cow;
+
+use super::gomatch::rune;
+use super::goregex::{self, Refused};
+
+/// How a pattern is matched.
+#[derive(Debug)]
+pub(crate) enum Shape {
+    /// The whole path equals the text of the pattern.
+    Exact,
+    /// The path starts with this many bytes of the pattern.
+    Prefix(usize),
+    /// The path ends with the pattern after its leading `**`.
+    Suffix,
+    /// A few wildcards between literals.
+    Glob(Vec<Token>),
+    /// Anything else.
+    Regex(regex::bytes::Regex),
+    /// Fails when it is first needed, as upstream does: a list in which it is never asked stays usable.
+    Refused(&'static str),
+}
+
+/// A piece of a pattern that is matched by hand.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Token {
+    /// These bytes.
+    Literal(Vec<u8>),
+    /// One character but `/`.
+    One,
+    /// Any run of characters without `/`.
+    Star,
+    /// Nothing, or anything that ends in `/` (no line feed before it).
+    Dirs,
+    /// Anything up to the end (no line feed).
+    Rest,
+}
+
+/// Wildcards that may branch in a pattern that is still matched by hand: the work is at most quadratic then.
+const GLOB_BRANCHES_MAX: usize = 2;
+
+/// Turns the cleaned text of a pattern into what matches it.
+pub(crate) fn compile(pattern: &[u8]) -> Shape {
+    let scanned = scan(pattern);
+    match scanned.shape {
+        Rough::Exact => Shape::Exact,
+        Rough::Prefix => Shape::Prefix(pattern.len() - 2),
+        Rough::Suffix => Shape::Suffix,
+        Rough::Regex => match scanned.tokens {
+            Some(tokens) if branches(&tokens) <= GLOB_BRANCHES_MAX => Shape::Glob(tokens),
+            _ => match goregex::compile(&scanned.expression) {
+                Ok(expression) => Shape::Regex(expression),
+                Err(Refused(why)) => Shape::Refused(why),
+            },
+        },
+    }
+}
+
+/// Whether `shape`, made of `pattern`, matches the whole of `path`. `Err` says why it cannot be asked.
+pub(crate) fn matches(shape: &Shape, pattern: &[u8], path: &[u8]) -> Result<bool, &'static str> {
+    Ok(match shape {
+        Shape::Exact => path == pattern,
+        Shape::Prefix(len) => path.starts_with(&pattern[..*len]),
+        Shape::Suffix => {
+            let suffix = &pattern[2..];
+            path.ends_with(suffix) || suffix.strip_prefix(b"/") == Some(path)
+        }
+        Shape::Glob(tokens) => glob(tokens, path),
+        Shape::Regex(expression) => expression.is_match(&replace_invalid(path)),
+        Shape::Refused(why) => return Err(why),
+    })
+}
+
+/// Text in which every byte that is no UTF-8 has become U+FFFD, which is how upstream's matcher sees it.
+fn replace_invalid(path: &[u8]) -> Cow<'_, [u8]> {
+    if std::str::from_utf8(path).is_ok() {
+        return Cow::Borrowed(path);
+    }
+    let mut text = String::with_capacity(path.len() + 8);
+    for chunk in path.utf8_chunks() {
+        text.push_str(chunk.valid());
+        text.extend(chunk.invalid().iter().map(|_| char::REPLACEMENT_CHARACTER));
+    }
+    Cow::Owned(text.into_bytes())
+}
+
+/// The kind that upstream's scan decides on.
+#[derive(Clone, Copy, PartialEq)]
+enum Rough {
+    Exact,
+    Prefix,
+    Suffix,
+    Regex,
+}
+
+struct Scanned {
+    shape: Rough,
+    expression: String,
+    /// The same as the expression, unless it holds something that only an expression can say.
+    tokens: Option<Vec<Token>>,
+}
+
+fn scan(pattern: &[u8]) -> Scanned {
+    let text = replace_invalid(pattern);
+    let text = String::from_utf8_lossy(&text);
+    // Upstream's scanner swallows a byte order mark at the very start.
+    let mut input = text.strip_prefix('\u{feff}').unwrap_or(&text).chars().peekable();
+    let mut expression = String::from("^");
+    let mut shape = Rough::Exact;
+    let mut tokens = Tokens {
+        list: Vec::new(),
+        usable: true,
+    };
+    let mut first = true;
+    while let Some(c) = input.next() {
+        match c {
+            '*' if input.next_if_eq(&'*').is_some() => {
+                input.next_if_eq(&'/');
+                if input.peek().is_none() {
+                    if shape == Rough::Exact {
+                        shape = Rough::Prefix;
+                    } else {
+                        expression.push_str(".*");
+                        tokens.list.push(Token::Rest);
+                        shape = Rough::Regex;
+                    }
+                } else {
+                    expression.push_str("(.*/)?");
+                    tokens.list.push(Token::Dirs);
+                    shape = Rough::Regex;
+                }
+                if first {
+                    shape = Rough::Suffix;
+                }
+            }
+            '*' => {
+                expression.push_str("[^/]*");
+                tokens.list.push(Token::Star);
+                shape = Rough::Regex;
+            }
+            '?' => {
+                expression.push_str("[^/]");
+                tokens.list.push(Token::One);
+                shape = Rough::Regex;
+            }
+            '.' | '+' | '(' | ')' | '$' => {
+                expression.push('\\');
+                expression.push(c);
+                tokens.literal(c);
+            }
+            '\\' => {
+                expression.push('\\');
+                if let Some(escaped) = input.next() {
+                    expression.push(escaped);
+                    shape = Rough::Regex;
+                    if escaped.is_ascii() && !escaped.is_ascii_alphanumeric() {
+                        tokens.literal(escaped);
+                    } else {
+                        tokens.usable = false;
+                    }
+                }
+            }
+            '[' | ']' => {
+                expression.push(c);
+                shape = Rough::Regex;
+                tokens.usable = false;
+            }
+            // These are left alone by upstream's escaping, so an expression may read them as operators.
+            '|' | '{' | '^' => {
+                expression.push(c);
+                tokens.usable = false;
+            }
+            _ => {
+                expression.push(c);
+                tokens.usable &= c != char::REPLACEMENT_CHARACTER;
+                tokens.literal(c);
+            }
+        }
+        first = false;
+    }
+    expression.push('$');
+    Scanned {
+        shape,
+        expression,
+        tokens: tokens.usable.then_some(tokens.list),
+    }
+}
+
+struct Tokens {
+    list: Vec<Token>,
+    usable: bool,
+}
+
+impl Tokens {
+    fn literal(&mut self, c: char) {
+        let mut buffer = [0; 4];
+        let bytes = c.encode_utf8(&mut buffer).as_bytes();
+        match self.list.last_mut() {
+            Some(Token::Literal(text)) => text.extend_from_slice(bytes),
+            _ => self.list.push(Token::Literal(bytes.to_vec())),
+        }
+    }
+}
+
+fn branches(tokens: &[Token]) -> usize {
+    tokens
+        .iter()
+        .filter(|t| matches!(t, Token::Star | Token::Dirs))
+        .count()
+}
+
+fn glob(tokens: &[Token], mut path: &[u8]) -> bool {
+    let Some((first, rest)) = tokens.split_first() else {
+        return path.is_empty();
+    };
+    match first {
+        Token::Literal(text) => path
+            .strip_prefix(text.as_slice())
+            .is_some_and(|path| glob(rest, path)),
+        Token::One => match rune(path) {
+            None | Some(('/', _)) => false,
+            Some((_, width)) => glob(rest, &path[width..]),
+        },
+        Token::Rest => !path.contains(&b'\n'),
+        Token::Star => loop {
+            if glob(rest, path) {
+                return true;
+            }
+            match rune(path) {
+                None | Some(('/', _)) => return false,
+                Some((_, width)) => path = &path[width..],
+            }
+        },
+        Token::Dirs => {
+            if glob(rest, path) {
+                return true;
+            }
+            while let Some(at) = path.iter().position(|b| *b == b'/' || *b == b'\n') {
+                if path[at] == b'\n' {
+                    return false;
+                }
+                path = &path[at + 1..];
+                if glob(rest, path) {
+                    return true;
+                }
+            }
+            false
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hit(pattern: &[u8], path: &[u8]) -> bool {
+        matches(&compile(pattern), pattern, path).unwrap()
+    }
+
+    #[test]
+    fn shapes_are_chosen_as_upstream_does() {
+        assert!(matches!(compile(b"a/b"), Shape::Exact));
+        assert!(matches!(compile(b"a|b{2}^"), Shape::Exact));
+        assert!(matches!(compile(b"a/**"), Shape::Prefix(2)));
+        assert!(matches!(compile(b"**"), Shape::Suffix));
+        assert!(matches!(compile(b"**/a.b"), Shape::Suffix));
+        assert!(matches!(compile(b"**/a/**"), Shape::Glob(_)));
+        assert!(matches!(compile(b"*/*/*"), Shape::Regex(_)));
+        assert!(matches!(compile(b"[ab]"), Shape::Regex(_)));
+        assert!(matches!(compile(b"*\\c"), Shape::Refused(_)));
+    }
+
+    #[test]
+    fn wildcards_and_quirks() {
+        for (pattern, path, want) in [
+            (&b"foo/**"[..], &b"foo"[..], false),
+            (b"foo/**", b"foo/a/b", true),
+            (b"**/foo", b"foo", true),
+            (b"**/foo", b"a/foo", true),
+            (b"**/foo", b"afoo", false),
+            (b"**foo", b"afoo", true),
+            (b"a/**/b", b"a/b", true),
+            (b"a/**/b", b"a/x/y/b", true),
+            (b"a/**/b", b"a/xb", false),
+            (b"*.go", b"a.go", true),
+            (b"*.go", b"d/a.go", false),
+            (b"f?o", "féo".as_bytes(), true),
+            (b"f?o", b"f\xffo", true),
+            (b"*?", "€".as_bytes(), true),
+            (b"*??", "€".as_bytes(), false),
+            (b"**/*.go", b"x\n/a.go", false),
+            (b"a*|b", b"axx/yy", true),
+            (b"a*|b", b"q/b", true),
+            (b"*{2}x", b"ax", false),
+            (b"a[^b]c", b"axc", true),
+            (b"a[^b]c", b"a/c", true),
+            (b"\\a", b"a", false),
+            (b"\\*", b"*", true),
+            (b"*\xff", b"a\xfe", true),
+        ] {
+            if pattern == b"*{2}x" {
+                assert!(matches(&compile(pattern), pattern, path).is_err());
+                continue;
+            }
+            assert_eq!(
+                hit(pattern, path),
+                want,
+                "{} {}",
+                pattern.escape_ascii(),
+                path.escape_ascii()
+            );
+        }
+    }
+}

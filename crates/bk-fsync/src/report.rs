@@ -1,0 +1,99 @@
+//! What a transfer tells while it runs and when it is done.
+//!
+//! The rule: numbers are facts of this side (what was offered, asked for, sent), and nothing that was left out
+//! is left out silently.
+
+/// Watches a transfer. Called from blocking threads and from the task that drives the transfer, so every
+/// method must return at once. The default of each does nothing.
+pub trait SendObserver: Send + Sync {
+    /// An entry was announced: how many so far, and the bytes that they have in total.
+    fn listed(&self, entries: u64, bytes: u64) {
+        let _ = (entries, bytes);
+    }
+
+    /// The daemon asked for a file.
+    fn requested(&self, path: &[u8], size: u64) {
+        let _ = (path, size);
+    }
+
+    /// A piece of a file was handed to the wire.
+    fn sent_bytes(&self, bytes: u64) {
+        let _ = bytes;
+    }
+
+    /// A file was handed to the wire completely.
+    fn file_sent(&self, path: &[u8], size: u64) {
+        let _ = (path, size);
+    }
+
+    /// Something was left out.
+    fn warning(&self, warning: &Warning<'_>) {
+        let _ = warning;
+    }
+}
+
+/// Watches nothing.
+#[derive(Debug, Clone, Copy, Default)]
+#[expect(clippy::exhaustive_structs, reason = "there is nothing to add to nothing")]
+pub struct Unobserved;
+
+impl SendObserver for Unobserved {}
+
+/// Something that was left out of a transfer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Warning<'a> {
+    /// A socket. Upstream's client would send an empty file in its place.
+    SocketSkipped {
+        /// The path from the root of the tree.
+        path: &'a [u8],
+    },
+    /// A directory that is hidden by the patterns and cannot be read, although an exception could match in it.
+    HiddenUnreadable {
+        /// The path from the root of the tree.
+        path: &'a [u8],
+    },
+}
+
+impl Warning<'_> {
+    /// The path that the warning is about.
+    #[must_use]
+    pub fn path(&self) -> &[u8] {
+        match self {
+            Warning::SocketSkipped { path } | Warning::HiddenUnreadable { path } => path,
+        }
+    }
+}
+
+impl std::fmt::Display for Warning<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let path = crate::path::show(self.path());
+        match self {
+            Warning::SocketSkipped { .. } => write!(f, "skipped socket {path:?}"),
+            Warning::HiddenUnreadable { .. } => {
+                write!(
+                    f,
+                    "cannot read excluded directory {path:?}, in which an exception could match"
+                )
+            }
+        }
+    }
+}
+
+/// What was transferred.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SendReport {
+    /// Entries announced.
+    pub entries: u64,
+    /// Bytes of the regular files announced, each hard-linked file counted once.
+    pub bytes_offered: u64,
+    /// Files that the daemon asked for.
+    pub files_requested: u64,
+    /// Files that were sent completely.
+    pub files_sent: u64,
+    /// Bytes of file content that were sent.
+    pub bytes_sent: u64,
+    /// Sockets left out.
+    pub sockets_skipped: u64,
+}

@@ -1,0 +1,100 @@
+//! Where files come from: the trait that every tree implements, and the trees of this crate.
+//!
+//! The rule: a tree answers what is there and never interprets it; no method follows a symbolic link below
+//! the root. Every method may block and is called from blocking threads only.
+
+#[cfg(unix)]
+mod dir;
+mod files;
+mod memory;
+
+#[cfg(unix)]
+pub use dir::{DirTree, OpenTreeError};
+pub use files::FilesTree;
+pub use memory::MemoryTree;
+
+use std::io;
+
+use crate::entry::{Kind, Meta, Xattr};
+use crate::path::RelPath;
+
+/// A tree of files to be sent.
+///
+/// Errors of the kinds [`NotFound`](io::ErrorKind::NotFound) and
+/// [`NotADirectory`](io::ErrorKind::NotADirectory) mean that an entry has vanished since it was listed: a walk
+/// skips it then. Any other error ends a walk.
+pub trait Tree: Send + Sync {
+    /// Opens a directory for listing and for asking about what is in it.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    fn open_dir(&self, path: RelPath<'_>) -> io::Result<Box<dyn Directory>>;
+
+    /// Opens a regular file for reading. Must not block on a pipe or touch a device that took its place.
+    ///
+    /// # Errors
+    /// Whatever the file system says; anything but a regular file may be refused here, or by the metadata of
+    /// the open file.
+    fn open(&self, path: RelPath<'_>) -> io::Result<Box<dyn OpenFile>>;
+}
+
+/// A directory held open.
+pub trait Directory: Send {
+    /// The names in it, in any order, without `.` and `..`.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    fn list(&mut self) -> io::Result<Vec<Listed>>;
+
+    /// The metadata of `name`, not through a link.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    fn stat(&self, name: &[u8]) -> io::Result<Meta>;
+
+    /// The raw target of the symbolic link `name`.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    fn read_link(&self, name: &[u8]) -> io::Result<Vec<u8>>;
+
+    /// The extended attributes of `name`, not through a link. Those whose value cannot be read are left out.
+    /// The default is none.
+    ///
+    /// # Errors
+    /// Whatever the file system says, but not that it has none or does not show them.
+    fn xattrs(&self, name: &[u8]) -> io::Result<Vec<Xattr>> {
+        let _ = name;
+        Ok(Vec::new())
+    }
+
+    /// Opens the directory `name` in this one, not through a link.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    fn open_dir(&self, name: &[u8]) -> io::Result<Box<dyn Directory>>;
+}
+
+/// A regular file open for reading from its start.
+pub trait OpenFile: io::Read + Send {
+    /// The metadata of what is open, not of what now has its name.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    fn stat(&self) -> io::Result<Meta>;
+}
+
+/// A name in a directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "trees outside of this crate build it")]
+pub struct Listed {
+    /// The name: one component, any bytes but `/` and NUL.
+    pub name: Vec<u8>,
+    /// Its kind if listing told it, which saves asking again for what a filter hides.
+    pub kind: Option<Kind>,
+}
+
+/// Whether an error means that the entry is gone.
+pub(crate) fn vanished(err: &io::Error) -> bool {
+    matches!(err.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}

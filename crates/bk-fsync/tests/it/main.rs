@@ -1,0 +1,6 @@
+//! The integration tests of the crate, in one binary.
+
+mod golden;
+
+#[path = "../support/vectors.rs"]
+mod vectors;
