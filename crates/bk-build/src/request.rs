@@ -321,7 +321,7 @@ fn check_platform(platform: &str) -> Result<(), InputError> {
     let word = |p: &&str| {
         !p.is_empty() && p.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-()+".contains(&b))
     };
-    if parts.len() <= 3 && parts.iter().all(|p| word(&p)) {
+    if parts.len() <= 3 && parts.iter().all(word) {
         return Ok(());
     }
     Err(InputError::new(

@@ -16,7 +16,7 @@ pub struct LineRange {
 /// A place in a source file (usually the Dockerfile), from the daemon's copy: never read again from disk.
 ///
 /// `Display` draws the lines with up to four lines of surroundings, marking the range with `>>>`; it draws nothing when
-/// there is no range or the range lies outside the file.
+/// there is no range or the range lies outside the file, and only `name:line` when the text is not known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SourceSnippet {
@@ -46,6 +46,13 @@ const PAD_SEVERAL: i64 = 2;
 
 impl fmt::Display for SourceSnippet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.data.is_empty() {
+            // Old daemons say only the place.
+            return match self.first_line().filter(|l| *l > 0) {
+                Some(line) => writeln!(f, "{}:{line}", self.filename),
+                None => Ok(()),
+            };
+        }
         let text = String::from_utf8_lossy(&self.data);
         let lines: Vec<&str> = text.split('\n').collect();
         let count = i64::try_from(lines.len()).unwrap_or(i64::MAX);
@@ -109,5 +116,6 @@ mod tests {
         let s = SourceSnippet::new("D", "one\ntwo", vec![LineRange { start: 1, end: i32::MAX }]);
         assert!(s.to_string().contains("   2 | >>> two"));
         assert_eq!(SourceSnippet::new("D", "", vec![]).to_string(), "");
+        assert_eq!(SourceSnippet::new("D", "", vec![LineRange { start: 3, end: 3 }]).to_string(), "D:3\n");
     }
 }

@@ -1,1 +1,24 @@
-//! The gRPC server that BuildKit calls back into: attachment, method list and services.
+//! The gRPC server that BuildKit calls back into: attachment, method list and one thin adapter per service.
+//!
+//! Make a [`Session`], announce its [`headers`](Session::headers), attach it in one of two ways and
+//! [`serve`](Session::serve) it: through the call `Control/Session` (a [`Tunnel`]) or on the connection of Docker's
+//! `POST /session` upgrade. The session serves local files, registry credentials and its own health; every other method
+//! answers `Unimplemented`, which daemons expect.
+//!
+//! This crate never calls the daemon. Invariants: the health answer never waits for a file; everything a session
+//! spawns ends with its [`RunningSession`].
+
+mod docker_config;
+pub mod exec;
+pub mod limits;
+mod service;
+mod session;
+mod shared_key;
+mod sources;
+mod tunnel;
+
+pub use docker_config::DockerConfig;
+pub use session::{RunningSession, Session, SessionConfig, SessionHeaders};
+pub use shared_key::{host_name, shared_key};
+pub use sources::{CONTEXT, DOCKERFILE, Source, Sources};
+pub use tunnel::{Tunnel, TunnelSender};

@@ -1,1 +1,21 @@
 //! One build over any gRPC channel to BuildKit: Solve and Status side by side.
+//!
+//! Both backends run the same build and differ only in how bytes reach the daemon: they implement [`Dialer`]. What a
+//! daemon says is untrusted: it is decoded with limits and sorted into [`bk_build::BuildError`] by fault.
+
+mod channel;
+mod classify;
+mod details;
+mod dial;
+mod fold;
+pub mod limits;
+mod lower;
+mod solve;
+
+pub use channel::Channel;
+pub use classify::message_failure;
+pub use details::ErrorDetails;
+pub use dial::{BoxedIo, ByteStream, Dialer};
+pub use fold::StatusFold;
+pub use lower::{ImageExporter, lower};
+pub use solve::{DaemonFacts, SolveOptions, build, open, probe, with_start_and_end};

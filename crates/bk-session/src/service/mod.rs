@@ -1,0 +1,6 @@
+//! One thin adapter per service that the daemon calls.
+
+pub(crate) mod auth;
+pub(crate) mod dispatch;
+pub(crate) mod file_sync;
+pub(crate) mod health;

@@ -1,0 +1,201 @@
+//! A session: what is announced to the daemon, and the server that answers it.
+//!
+//! The roles flip here: on the session's byte stream we are the HTTP/2 and gRPC server, the daemon is the client. The
+//! task that runs the connection does nothing else; files are read on other threads, so the health answer never waits.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use bk_build::{CredentialProvider, EventSink, LocalFailure, TransferReport};
+use bk_proto::{headers, id::Id};
+use hyper::server::conn::http2;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::watch,
+};
+use tonic::metadata::MetadataMap;
+
+use crate::{
+    exec::TaskOwner,
+    limits,
+    service::{
+        auth::AuthService,
+        dispatch::{Dispatch, METHODS},
+        file_sync::FileSyncService,
+    },
+    sources::Sources,
+};
+
+/// What a session serves.
+#[non_exhaustive]
+pub struct SessionConfig {
+    /// The local sources.
+    pub sources: Sources,
+    /// Who answers for registry credentials.
+    pub credentials: Arc<dyn CredentialProvider>,
+    /// Where transfer progress and warnings go. Default: nowhere.
+    pub events: EventSink,
+}
+
+impl SessionConfig {
+    /// Serves `sources`, and credentials from `credentials`.
+    pub fn new(sources: Sources, credentials: Arc<dyn CredentialProvider>) -> Self {
+        Self { sources, credentials, events: EventSink::discard() }
+    }
+
+    /// Sets where transfer progress and warnings go; the default is nowhere.
+    #[must_use]
+    pub fn events(mut self, events: EventSink) -> Self {
+        self.events = events;
+        self
+    }
+}
+
+/// What the daemon is told when a session attaches, in HTTP's spelling; gRPC lower-cases it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionHeaders(Vec<(&'static str, String)>);
+
+impl SessionHeaders {
+    /// Names and values. The method list is one entry per method: daemons do not split joined values.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.0.iter().map(|(n, v)| (*n, v.as_str()))
+    }
+
+    /// As gRPC metadata for `Control/Session`.
+    pub fn to_metadata(&self) -> MetadataMap {
+        let mut map = http::HeaderMap::new();
+        for (name, value) in self.iter() {
+            // Values that cannot be a header value were replaced when the session was made.
+            if let (Ok(name), Ok(value)) =
+                (http::HeaderName::from_bytes(name.as_bytes()), http::HeaderValue::from_str(value))
+            {
+                map.append(name, value);
+            }
+        }
+        MetadataMap::from_headers(map)
+    }
+}
+
+/// A session that is not attached yet. Its id is fresh and never used twice.
+pub struct Session {
+    id: Id,
+    shared_key: String,
+    dispatch: Dispatch,
+    state: Arc<SessionState>,
+}
+
+/// What a session has seen, shared by its services.
+#[derive(Default)]
+pub(crate) struct SessionState {
+    local_failure: Mutex<Option<LocalFailure>>,
+    report: Mutex<TransferReport>,
+}
+
+impl SessionState {
+    /// Keeps the first failure: later ones are usually its consequences.
+    pub(crate) fn fail(&self, failure: LocalFailure) {
+        self.local_failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failure);
+    }
+
+    pub(crate) fn add(&self, report: &TransferReport) {
+        self.report.lock().unwrap_or_else(PoisonError::into_inner).add(report);
+    }
+}
+
+impl Session {
+    /// A session with a fresh id.
+    pub fn new(config: SessionConfig) -> Self {
+        let state = Arc::new(SessionState::default());
+        let shared_key = config.sources.shared_key().chars().filter(|c| (' '..='~').contains(c)).collect();
+        let auth = AuthService { provider: config.credentials };
+        let file_sync = FileSyncService::new(config.sources, config.events, state.clone());
+        Self { id: Id::random(), shared_key, dispatch: Dispatch::new(auth, file_sync), state }
+    }
+
+    /// The id by which Solve names this session.
+    pub fn id(&self) -> &str {
+        self.id.as_str()
+    }
+
+    /// What to announce when attaching.
+    pub fn headers(&self) -> SessionHeaders {
+        let mut list =
+            vec![(headers::SESSION_ID_CANONICAL, self.id().to_owned()), (headers::SESSION_SHARED_KEY_CANONICAL, self.shared_key.clone())];
+        list.extend(METHODS.iter().map(|m| (headers::SESSION_METHOD_CANONICAL, (*m).to_owned())));
+        SessionHeaders(list)
+    }
+
+    /// Serves the daemon on `io` until it closes the stream or the returned handle is dropped or closed.
+    pub fn serve<IO>(self, io: IO) -> RunningSession
+    where
+        IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let owner = TaskOwner::new();
+        let connection = http2::Builder::new(owner.executor())
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(limits::STREAM_WINDOW)
+            .initial_connection_window_size(limits::CONNECTION_WINDOW)
+            .max_concurrent_streams(limits::MAX_CONCURRENT_STREAMS)
+            .max_header_list_size(limits::MAX_HEADER_LIST)
+            .max_send_buf_size(limits::MAX_SEND_BUFFER)
+            .serve_connection(TokioIo::new(io), self.dispatch);
+        let (end, ended) = watch::channel(None);
+        owner.executor().spawn(async move {
+            let reason = match connection.await {
+                Ok(()) => "the daemon closed the session".to_owned(),
+                Err(e) => std::error::Error::source(&e).map_or_else(|| e.to_string(), |s| format!("{e}: {s}")),
+            };
+            end.send_replace(Some(Arc::from(reason)));
+        });
+        RunningSession { owner, ended, state: self.state }
+    }
+}
+
+/// A session that the daemon can call. Dropping it closes the connection and ends every task and transfer.
+pub struct RunningSession {
+    owner: TaskOwner,
+    ended: watch::Receiver<Option<Arc<str>>>,
+    state: Arc<SessionState>,
+}
+
+impl RunningSession {
+    /// Waits until the connection ends by itself, and says why.
+    pub async fn ended(&self) -> Arc<str> {
+        let mut ended = self.ended.clone();
+        match ended.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or_else(|| Arc::from("the session ended")),
+            Err(_) => Arc::from("the session was stopped"),
+        }
+    }
+
+    /// Why the connection ended, when it has ended by itself.
+    pub fn end_reason(&self) -> Option<Arc<str>> {
+        self.ended.borrow().clone()
+    }
+
+    /// The first local file that could not be served as it should, taken out.
+    pub fn local_failure(&self) -> Option<LocalFailure> {
+        self.state.local_failure.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// What went over the wire in all transfers that have ended.
+    pub fn report(&self) -> TransferReport {
+        *self.state.report.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tasks of this session that have not ended.
+    pub fn alive_tasks(&self) -> usize {
+        self.owner.alive()
+    }
+
+    /// Closes the connection and waits, at most `grace`, until every task has ended; returns the final counts.
+    pub async fn close(self, grace: Duration) -> TransferReport {
+        let state = self.state;
+        self.owner.stop(grace).await;
+        let report = *state.report.lock().unwrap_or_else(PoisonError::into_inner);
+        report
+    }
+}

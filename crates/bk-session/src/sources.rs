@@ -1,0 +1,219 @@
+//! The local sources of a build, by the names under which the daemon's frontend asks for them.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use bk_build::{BuildError, BuildRequest, Context, Dockerfile, InputError, LocalFailure};
+use bk_fsync::tree::{DirTree, FilesTree, MemoryTree, Tree};
+
+use crate::shared_key::{host_name, shared_key};
+
+/// The source that `COPY` and `ADD` see.
+pub const CONTEXT: &str = "context";
+/// The source that the Dockerfile comes from.
+pub const DOCKERFILE: &str = "dockerfile";
+
+/// The frontend's default name, and the one it tries next.
+const DEFAULT_NAMES: [&str; 2] = ["Dockerfile", "dockerfile"];
+
+/// One local source: a tree, and where it lies on disk if it does.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct Source {
+    /// The files.
+    pub tree: Arc<dyn Tree>,
+    /// Its root on this machine, for messages.
+    pub root: Option<PathBuf>,
+}
+
+/// The local sources of a build.
+#[derive(Clone, Default)]
+pub struct Sources {
+    by_name: BTreeMap<String, Source>,
+    dockerfile_name: Option<String>,
+    shared_key: String,
+}
+
+impl Sources {
+    /// No sources at all: the daemon gets no files.
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// Adds a source under the name by which the daemon will ask for it.
+    #[must_use]
+    pub fn with(mut self, name: impl Into<String>, tree: Arc<dyn Tree>, root: Option<PathBuf>) -> Self {
+        self.by_name.insert(name.into(), Source { tree, root });
+        self
+    }
+
+    /// The context and the Dockerfile of a request. Reads directories, off the async threads.
+    ///
+    /// # Errors
+    /// [`BuildError::Local`] names a context that is missing or no directory, and the Dockerfile names that were
+    /// looked for.
+    pub async fn of(request: &BuildRequest) -> Result<Self, BuildError> {
+        let (context, dockerfile) = (request.context.clone(), request.dockerfile.clone());
+        let key = request.shared_key.clone();
+        tokio::task::spawn_blocking(move || Self::collect(&context, &dockerfile, key))
+            .await
+            .unwrap_or_else(|e| Err(BuildError::Misuse(format!("the runtime was shut down: {e}"))))
+    }
+
+    fn collect(context: &Context, dockerfile: &Dockerfile, key: Option<String>) -> Result<Self, BuildError> {
+        let mut this = Self::none();
+        let mut context_dir = None;
+        match context {
+            Context::Dir(path) => {
+                let dir = canonical_dir(path)?;
+                let tree = DirTree::open(&dir)
+                    .map_err(|e| LocalFailure::new(path, "cannot open the context directory").caused_by(e))?;
+                this = this.with(CONTEXT, Arc::new(tree), Some(dir.clone()));
+                this.shared_key = shared_key(&dir, &host_name());
+                context_dir = Some(dir);
+            }
+            Context::Tree(tree) => this = this.with(CONTEXT, tree.clone(), None),
+            _ => return Err(BuildError::Misuse("this kind of context is not supported".to_owned())),
+        }
+        if let Some(key) = key {
+            this.shared_key = key;
+        }
+        match dockerfile {
+            Dockerfile::Default => match &context_dir {
+                Some(dir) => {
+                    if !DEFAULT_NAMES.iter().any(|n| exists(&dir.join(n))) {
+                        return Err(missing_default(dir).into());
+                    }
+                    this.add_dockerfile_dir(dir, DEFAULT_NAMES[0])?;
+                }
+                None => {
+                    let tree = this.by_name[CONTEXT].tree.clone();
+                    this = this.with(DOCKERFILE, tree, None);
+                }
+            },
+            Dockerfile::Path(path) => {
+                let name = path
+                    .file_name()
+                    .ok_or_else(|| InputError::new("--file", format!("`{}` names no file", path.display()), "a path"))?;
+                let name = name.to_str().ok_or_else(|| {
+                    InputError::new("--file", format!("`{}` is not UTF-8", path.display()), "a file name in UTF-8")
+                })?;
+                if !exists(path) {
+                    return Err(LocalFailure::new(path, "there is no such Dockerfile")
+                        .hint("the path given with -f is relative to the current directory, not to the context")
+                        .into());
+                }
+                let dir = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+                let dir = canonical_dir(dir)?;
+                this.dockerfile_name = Some(name.to_owned());
+                this.add_dockerfile_dir(&dir, name)?;
+            }
+            Dockerfile::Inline(text) => {
+                let mut tree = MemoryTree::new();
+                tree.add_file(DEFAULT_NAMES[0], 0o644, text.clone())
+                    .map_err(|e| InputError::new("the Dockerfile", e.to_string(), ""))?;
+                this = this.with(DOCKERFILE, Arc::new(tree), None);
+            }
+            _ => return Err(BuildError::Misuse("this kind of Dockerfile is not supported".to_owned())),
+        }
+        Ok(this)
+    }
+
+    /// Serves the files that the frontend looks for beside a Dockerfile, and nothing else: the directory is not listed.
+    fn add_dockerfile_dir(&mut self, dir: &Path, name: &str) -> Result<(), BuildError> {
+        let mut names = vec![name.to_owned(), format!("{name}.dockerignore")];
+        if name == DEFAULT_NAMES[0] {
+            names.push(DEFAULT_NAMES[1].to_owned());
+        }
+        let tree = FilesTree::in_dir(dir, &names).map_err(|e| InputError::new("--file", e.to_string(), "a file name"))?;
+        self.by_name.insert(DOCKERFILE.to_owned(), Source { tree: Arc::new(tree), root: Some(dir.to_owned()) });
+        Ok(())
+    }
+
+    /// The Dockerfile's name inside its source, when it is not the frontend's default.
+    pub fn dockerfile_name(&self) -> Option<&str> {
+        self.dockerfile_name.as_deref()
+    }
+
+    /// A source by name.
+    pub fn get(&self, name: &str) -> Option<&Source> {
+        self.by_name.get(name)
+    }
+
+    /// The key under which the daemon keeps what was transferred; empty when there is no directory to tell apart.
+    pub fn shared_key(&self) -> &str {
+        &self.shared_key
+    }
+}
+
+fn exists(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok()
+}
+
+fn missing_default(dir: &Path) -> LocalFailure {
+    let [first, second] = DEFAULT_NAMES;
+    LocalFailure::new(dir, format!("no Dockerfile in the context; looked for `{first}` and `{second}`"))
+        .hint("name another file with -f")
+}
+
+fn canonical_dir(path: &Path) -> Result<PathBuf, LocalFailure> {
+    let dir = path.canonicalize().map_err(|e| {
+        let what = match e.kind() {
+            io::ErrorKind::NotFound => "there is no such directory",
+            _ => "cannot be reached",
+        };
+        LocalFailure::new(path, what).caused_by(e)
+    })?;
+    if !dir.is_dir() {
+        return Err(LocalFailure::new(path, "is not a directory").hint("the context must be a directory"));
+    }
+    Ok(dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn failure(request: BuildRequest) -> String {
+        match Sources::of(&request).await {
+            Err(e) => e.to_string(),
+            Ok(_) => panic!("must fail"),
+        }
+    }
+
+    #[tokio::test]
+    async fn names_what_is_missing() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let path = dir.path();
+        let text = failure(BuildRequest::new(path)).await;
+        assert!(text.contains("looked for `Dockerfile` and `dockerfile`"), "{text}");
+        let gone = path.join("gone");
+        assert_eq!(failure(BuildRequest::new(gone.as_path())).await, format!("{}: there is no such directory", gone.display()));
+        let file = path.join("file");
+        std::fs::write(&file, "x").expect("write");
+        assert!(failure(BuildRequest::new(file.as_path())).await.ends_with("is not a directory"));
+        let other = path.join("Other");
+        let request = BuildRequest::new(path).dockerfile(Dockerfile::Path(other.clone()));
+        assert_eq!(failure(request).await, format!("{}: there is no such Dockerfile", other.display()));
+    }
+
+    #[tokio::test]
+    async fn the_key_is_stable_per_canonical_directory() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let real = dir.path().join("real");
+        std::fs::create_dir(&real).expect("mkdir");
+        std::fs::write(real.join("dockerfile"), "FROM scratch").expect("write");
+        std::os::unix::fs::symlink("real", dir.path().join("link")).expect("link");
+        let a = Sources::of(&BuildRequest::new(real.as_path())).await.expect("sources");
+        let b = Sources::of(&BuildRequest::new(dir.path().join("link").as_path())).await.expect("sources");
+        assert_eq!(a.shared_key(), b.shared_key());
+        assert!(!a.shared_key().is_empty());
+        assert_eq!(a.dockerfile_name(), None);
+        let c = Sources::of(&BuildRequest::new(real.as_path()).shared_key("mine")).await.expect("sources");
+        assert_eq!(c.shared_key(), "mine");
+    }
+}

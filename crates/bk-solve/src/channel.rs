@@ -1,0 +1,86 @@
+//! A gRPC channel over one HTTP/2 connection on any byte stream.
+//!
+//! One connection a build, never re-dialled in secret: when the last clone is dropped, the connection and its tasks end.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bk_session::exec::TaskOwner;
+use hyper::{body::Incoming, client::conn::http2};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::sync::watch;
+use tonic::body::Body;
+
+use crate::{dial::BoxedIo, limits};
+
+/// A gRPC channel. Cheap to clone; clones share the connection.
+#[derive(Clone)]
+pub struct Channel {
+    sender: http2::SendRequest<Body>,
+    ended: watch::Receiver<Option<Arc<str>>>,
+    _owner: Arc<TaskOwner>,
+}
+
+impl Channel {
+    /// Speaks HTTP/2 with prior knowledge on `io`. Returns before the daemon has said anything.
+    ///
+    /// # Errors
+    /// The transport's own error, when the preface cannot be written.
+    pub async fn open(io: BoxedIo) -> Result<Self, hyper::Error> {
+        let owner = TaskOwner::new();
+        let (sender, connection) = http2::Builder::new(owner.executor())
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(limits::STREAM_WINDOW)
+            .initial_connection_window_size(limits::CONNECTION_WINDOW)
+            .max_header_list_size(limits::MAX_HEADER_LIST)
+            .max_send_buf_size(limits::MAX_SEND_BUFFER)
+            .handshake(TokioIo::new(io))
+            .await?;
+        let (end, ended) = watch::channel(None);
+        owner.executor().spawn(async move {
+            let reason = match connection.await {
+                Ok(()) => "the daemon closed the connection".to_owned(),
+                Err(e) => chain(&e),
+            };
+            end.send_replace(Some(reason.into()));
+        });
+        Ok(Self { sender, ended, _owner: Arc::new(owner) })
+    }
+
+    /// Why the connection ended, when it has.
+    pub fn end_reason(&self) -> Option<Arc<str>> {
+        self.ended.borrow().clone()
+    }
+}
+
+/// An error with its causes on one line.
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(e) = source {
+        let part = e.to_string();
+        if !text.contains(&part) {
+            text.push_str(": ");
+            text.push_str(&part);
+        }
+        source = e.source();
+    }
+    text
+}
+
+impl tower_service::Service<http::Request<Body>> for Channel {
+    type Response = http::Response<Incoming>;
+    type Error = hyper::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.sender.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        Box::pin(self.sender.send_request(request))
+    }
+}

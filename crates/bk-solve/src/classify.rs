@@ -1,0 +1,167 @@
+//! From a failed call to an error that says who is at fault.
+
+use bk_build::{
+    BuildError, DockerfileFailure, LineRange, Refusal, SessionLost, SourceSnippet, StepFailure,
+};
+use tonic::{Code, Status};
+
+use crate::{channel::chain, details::ErrorDetails, fold::StatusFold};
+
+/// Sorts the failure of a Solve. `filename` names the Dockerfile for daemons that say only a line.
+pub(crate) fn solve_failure(status: &Status, fold: &StatusFold, address: &str, filename: &str) -> BuildError {
+    if let Some(lost) = transport_failure(status, address) {
+        return lost;
+    }
+    if status.code() == Code::Cancelled {
+        return BuildError::Cancelled;
+    }
+    message_failure(status.code() as i32, status.message(), ErrorDetails::decode(status.details()), fold, address, filename)
+}
+
+/// A failure that came from the connection, not from the daemon.
+pub(crate) fn transport_failure(status: &Status, address: &str) -> Option<BuildError> {
+    let source = std::error::Error::source(status)?;
+    let text = chain(source);
+    Some(SessionLost::new(address, text).into())
+}
+
+/// Sorts a failure by its text and details: all that Docker's `/build` gives, and most of what older daemons say.
+pub fn message_failure(
+    code: i32,
+    message: &str,
+    details: ErrorDetails,
+    fold: &StatusFold,
+    address: &str,
+    filename: &str,
+) -> BuildError {
+    let text = strip(message);
+    let failed = details
+        .vertex
+        .as_deref()
+        .and_then(|id| fold.get(id))
+        .or_else(|| fold.failed());
+    let exit_code = details.exit_code.or_else(|| exit_code(text));
+    if exit_code.is_some() || text.contains("did not complete successfully") || text.contains("executor failed running")
+    {
+        let mut step = StepFailure::new(text);
+        step.exit_code = exit_code;
+        step.snippets = details.snippets;
+        if let Some(vertex) = failed {
+            step.vertex = Some(vertex.id.clone());
+            step.name.clone_from(&vertex.name);
+            step.log_tail = fold.log_tail(&vertex.id);
+        }
+        return Box::new(step).into();
+    }
+    if text.contains("no active session") || text.contains("session ") && text.contains("not found") {
+        return SessionLost::new(address, text).into();
+    }
+    const AUTH: [&str; 7] = [
+        "401 Unauthorized",
+        "403 Forbidden",
+        "insufficient_scope",
+        "authorization failed",
+        "failed to authorize",
+        "no basic auth credentials",
+        "cannot look up the credentials of registry",
+    ];
+    if AUTH.iter().any(|a| text.contains(a)) {
+        return BuildError::Auth { message: text.to_owned(), source: None };
+    }
+    if text.contains("context canceled") && details.snippets.is_empty() {
+        return BuildError::Cancelled;
+    }
+    const DOCKERFILE: [&str; 10] = [
+        "dockerfile parse error",
+        "Dockerfile parse error",
+        "failed to read dockerfile",
+        "failed to create LLB definition",
+        "failed to compute cache key",
+        "failed to calculate checksum",
+        "failed to parse",
+        "target stage",
+        "unknown instruction",
+        "failed to process",
+    ];
+    if !details.snippets.is_empty() || DOCKERFILE.iter().any(|d| text.contains(d)) {
+        let mut snippets = details.snippets;
+        if snippets.is_empty() {
+            // Old daemons say only the line; the file's text is the daemon's to show, so none is shown.
+            snippets.extend(line_of(text).map(|line| {
+                SourceSnippet::new(filename, Vec::new(), vec![LineRange { start: line, end: line }])
+            }));
+        }
+        let mut failure = DockerfileFailure::new(text, snippets);
+        if text.contains("failed to read dockerfile") {
+            failure = failure.hint("name the Dockerfile with -f, or add one to the context");
+        } else if text.contains("not found") && (text.contains("cache key") || text.contains("checksum")) {
+            failure = failure.hint("the path is not in the context, or an ignore pattern leaves it out");
+        }
+        return failure.into();
+    }
+    let refusal = Refusal::new(code, text);
+    if text.contains("no space left on device") {
+        return refusal.hint("the daemon's disk is full; free space with `docker builder prune`").into();
+    }
+    refusal.into()
+}
+
+/// A daemon's message without the prefixes that only name the call.
+fn strip(message: &str) -> &str {
+    let mut text = message;
+    for prefix in ["failed to solve: ", "failed to solve with frontend dockerfile.v0: ", "rpc error: code = Unknown desc = "] {
+        text = text.strip_prefix(prefix).unwrap_or(text);
+    }
+    text
+}
+
+/// The number behind `exit code: `.
+fn exit_code(text: &str) -> Option<i32> {
+    let rest = &text[text.rfind("exit code: ")? + "exit code: ".len()..];
+    let digits = rest.find(|c: char| !c.is_ascii_digit()).map_or(rest, |end| &rest[..end]);
+    digits.parse().ok()
+}
+
+/// The number behind `line `, as old daemons place a syntax error.
+fn line_of(text: &str) -> Option<i32> {
+    text.match_indices("line ").find_map(|(at, word)| {
+        let rest = &text[at + word.len()..];
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).map_or(rest, |end| &rest[..end]);
+        digits.parse().ok()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use bk_build::Fault;
+
+    use super::*;
+
+    fn sort(text: &str) -> BuildError {
+        message_failure(2, text, ErrorDetails::default(), &StatusFold::new(), "unix:///x", "Dockerfile")
+    }
+
+    #[test]
+    fn texts_of_old_daemons_are_sorted() {
+        let e = sort(
+            "failed to solve with frontend dockerfile.v0: failed to solve with frontend gateway.v0: rpc error: code = Unknown \
+             desc = failed to build LLB: executor failed running [/bin/sh -c exit 7]: runc did not terminate: exit code: 7",
+        );
+        assert!(matches!(&e, BuildError::Step(s) if s.exit_code == Some(7)), "{e:?}");
+        let e = sort("dockerfile parse error line 3: unknown instruction: FOO");
+        assert!(matches!(&e, BuildError::Dockerfile(d) if d.snippets[0].first_line() == Some(3)), "{e:?}");
+        assert_eq!(sort("pull: 401 Unauthorized").fault(), Fault::Registry);
+        assert_eq!(sort("no active session for abc: context deadline exceeded").fault(), Fault::Network);
+        assert!(matches!(sort("write: no space left on device"), BuildError::Refused(r) if r.hint.is_some()));
+        let e = sort(r#"failed to compute cache key: "/x" not found: not found"#);
+        assert!(e.hint().is_some_and(|h| h.contains("ignore pattern")), "{e:?}");
+        assert_eq!(sort("context canceled").fault(), Fault::Cancelled);
+    }
+
+    #[test]
+    fn details_win_over_text() {
+        let details = ErrorDetails { exit_code: Some(3), ..ErrorDetails::default() };
+        let e = message_failure(2, "boom", details, &StatusFold::new(), "unix:///x", "Dockerfile");
+        assert!(matches!(&e, BuildError::Step(s) if s.exit_code == Some(3)));
+    }
+}

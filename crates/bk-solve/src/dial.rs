@@ -1,0 +1,37 @@
+//! How bytes reach a daemon: the only thing in which backends differ.
+
+use async_trait::async_trait;
+use bk_build::{BuildError, BuilderInfo};
+use bk_session::SessionHeaders;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// A byte stream to a daemon.
+pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + ?Sized> ByteStream for T {}
+
+/// A byte stream to a daemon, of any kind.
+pub type BoxedIo = Box<dyn ByteStream>;
+
+/// Opens byte streams to one daemon. Used once or twice a build; each call makes a new connection.
+#[async_trait]
+pub trait Dialer: Send + Sync {
+    /// The control connection: a stream on which HTTP/2 is spoken with prior knowledge.
+    ///
+    /// # Errors
+    /// [`BuildError::Connect`] or [`BuildError::Timeout`], naming the address.
+    async fn control(&self) -> Result<BoxedIo, BuildError>;
+
+    /// A connection on which the daemon calls back, when the daemon wants one of its own for that; `None` (the default)
+    /// attaches the session through `Control/Session` on the control connection.
+    ///
+    /// # Errors
+    /// As [`control`](Self::control).
+    async fn session(&self, headers: &SessionHeaders) -> Result<Option<BoxedIo>, BuildError> {
+        let _ = headers;
+        Ok(None)
+    }
+
+    /// What is reached, for messages.
+    fn info(&self) -> BuilderInfo;
+}

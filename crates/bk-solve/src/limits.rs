@@ -1,0 +1,35 @@
+//! Tuned numbers of the control connection, each with its unit and reason.
+
+use std::time::Duration;
+
+/// Receive window of one stream of the control connection, in bytes. Status messages and the session tunnel arrive
+/// here; a consumer of events that stalls can hold this much of Status and no more.
+pub const STREAM_WINDOW: u32 = 2 * 1024 * 1024;
+
+/// Receive window of the whole control connection, in bytes. Much larger than one stream's, so that a stalled Status
+/// never starves the session tunnel beside it; and h2's guard against unread small frames allows half of it (about
+/// 131,000 frames), more small messages than one stream's window holds.
+pub const CONNECTION_WINDOW: u32 = 64 * 1024 * 1024;
+
+/// Largest header or trailer list accepted from the daemon, in bytes. Error trailers carry whole Dockerfiles.
+pub const MAX_HEADER_LIST: u32 = 16 * 1024 * 1024;
+
+/// Largest gRPC message accepted from the daemon, in bytes; daemons send up to 16 MiB.
+pub const MAX_MESSAGE: usize = 16 * 1024 * 1024 + 64 * 1024;
+
+/// Bytes that hyper may hold unsent for one stream; the session tunnel is one.
+pub const MAX_SEND_BUFFER: usize = 1024 * 1024;
+
+/// How long connecting may take, and then again the first answer. Builds themselves have no deadline.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long Status may stay silent after Solve has returned; upstream's number since BuildKit 0.27. Re-armed by every
+/// message.
+pub const STATUS_INACTIVITY: Duration = Duration::from_secs(5);
+
+/// How long a session connection may go on after Solve has failed for a lost session before it is given up, and how
+/// long closing waits for tasks.
+pub const CLOSE_GRACE: Duration = Duration::from_secs(2);
+
+/// Log bytes kept for the error message of a step that may fail, per running step.
+pub const LOG_TAIL_BYTES: usize = 16 * 1024;

@@ -1,0 +1,142 @@
+//! A build request as the daemon takes it.
+
+use std::collections::BTreeMap;
+
+use bk_build::{BuildRequest, Output};
+use bk_proto::control::{CacheOptions, Exporter, SolveRequest};
+
+/// The frontend that every BuildKit has built in. No Dockerfile is parsed on our side.
+const FRONTEND: &str = "dockerfile.v0";
+
+/// Which exporter makes an image in the daemon's own store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ImageExporter {
+    /// A standalone buildkitd.
+    Image,
+    /// BuildKit inside Docker Engine. (`image` fails there on graph drivers.)
+    Moby,
+}
+
+impl ImageExporter {
+    /// The exporter's name on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Image => "image",
+            Self::Moby => "moby",
+        }
+    }
+}
+
+/// The `SolveRequest` of a build. `filename` is the Dockerfile's name inside the `dockerfile` source, when it is not
+/// the frontend's default.
+pub fn lower(
+    request: &BuildRequest,
+    build_ref: &str,
+    session_id: &str,
+    filename: Option<&str>,
+    exporter: ImageExporter,
+) -> SolveRequest {
+    let exporters = match request.output {
+        Output::Image => {
+            let mut attrs = BTreeMap::new();
+            if !request.tags.is_empty() {
+                attrs.insert("name".to_owned(), request.tags.join(","));
+            }
+            vec![Exporter { r#type: exporter.name().to_owned(), attrs }]
+        }
+        _ => Vec::new(),
+    };
+    // Daemons before 0.13 read the deprecated pair only and would silently export nothing without it.
+    let first = exporters.first().cloned().unwrap_or_default();
+    SolveRequest {
+        r#ref: build_ref.to_owned(),
+        session: session_id.to_owned(),
+        frontend: FRONTEND.to_owned(),
+        frontend_attrs: frontend_attrs(request, filename),
+        exporters,
+        exporter_deprecated: first.r#type,
+        exporter_attrs_deprecated: first.attrs,
+        cache: Some(CacheOptions::default()),
+        ..SolveRequest::default()
+    }
+}
+
+fn frontend_attrs(request: &BuildRequest, filename: Option<&str>) -> BTreeMap<String, String> {
+    let mut attrs = BTreeMap::new();
+    if let Some(name) = filename {
+        attrs.insert("filename".to_owned(), name.to_owned());
+    }
+    if let Some(target) = &request.target {
+        attrs.insert("target".to_owned(), target.clone());
+    }
+    if !request.platforms.is_empty() {
+        attrs.insert("platform".to_owned(), request.platforms.join(","));
+    }
+    if request.no_cache {
+        // Empty means every stage; absent means none.
+        attrs.insert("no-cache".to_owned(), String::new());
+    }
+    if request.pull {
+        attrs.insert("image-resolve-mode".to_owned(), "pull".to_owned());
+    }
+    for (key, value) in &request.build_args {
+        attrs.insert(format!("build-arg:{key}"), value.clone());
+    }
+    for (key, value) in &request.labels {
+        attrs.insert(format!("label:{key}"), value.clone());
+    }
+    attrs.extend(request.frontend_attrs.clone());
+    attrs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_field_lands() {
+        let request = BuildRequest::new(".")
+            .tag("a:1")
+            .tag("b")
+            .build_arg("K", "v")
+            .label("l", "x")
+            .target("stage")
+            .platform("linux/amd64")
+            .platform("linux/arm64")
+            .no_cache(true)
+            .pull(true)
+            .frontend_attr("hostname", "h");
+        let solve = lower(&request, "r", "s", Some("Other"), ImageExporter::Moby);
+        assert_eq!((solve.r#ref.as_str(), solve.session.as_str()), ("r", "s"));
+        assert_eq!(solve.frontend, "dockerfile.v0");
+        let mut attrs: Vec<_> = solve.frontend_attrs.iter().map(|(k, v)| format!("{k}={v}")).collect();
+        attrs.sort();
+        assert_eq!(
+            attrs,
+            [
+                "build-arg:K=v",
+                "filename=Other",
+                "hostname=h",
+                "image-resolve-mode=pull",
+                "label:l=x",
+                "no-cache=",
+                "platform=linux/amd64,linux/arm64",
+                "target=stage"
+            ]
+        );
+        assert_eq!(solve.exporters.len(), 1);
+        assert_eq!(solve.exporters[0].r#type, "moby");
+        assert_eq!(solve.exporters[0].attrs["name"], "a:1,b");
+        assert_eq!(solve.exporter_deprecated, "moby");
+        assert_eq!(solve.exporter_attrs_deprecated["name"], "a:1,b");
+    }
+
+    #[test]
+    fn a_plain_request_sets_nothing() {
+        let solve = lower(&BuildRequest::new("."), "r", "s", None, ImageExporter::Image);
+        assert!(solve.frontend_attrs.is_empty());
+        assert!(solve.exporters[0].attrs.is_empty());
+        let solve = lower(&BuildRequest::new(".").output(Output::CacheOnly), "r", "s", None, ImageExporter::Image);
+        assert!(solve.exporters.is_empty() && solve.exporter_deprecated.is_empty());
+    }
+}

@@ -1,0 +1,297 @@
+//! One build: session, Solve and Status side by side.
+//!
+//! The session is attached before Solve is sent, because daemons wait only five seconds for it. Status is drained all
+//! the time and may end before or after Solve; after Solve it may stay silent for a bounded time only. Everything that
+//! a build opens is owned by its future: dropping that closes the connection, which cancels the build on the daemon.
+
+use std::{sync::Arc, time::SystemTime};
+
+use bk_build::{
+    BuildError, BuildEvent, BuildOutcome, BuildRequest, BuilderInfo, ConnectError, CredentialProvider, EventSink, Output,
+};
+use bk_proto::{
+    control::{
+        ListWorkersRequest, SolveResponse, StatusRequest, control_client::ControlClient,
+    },
+    id::Id,
+};
+use bk_session::{RunningSession, Session, SessionConfig, Sources, TunnelSender};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout},
+};
+use tonic::{Code, Request, Status};
+
+use crate::{
+    channel::{Channel, chain},
+    classify,
+    dial::Dialer,
+    fold::StatusFold,
+    limits::{CLOSE_GRACE, CONNECT_TIMEOUT, MAX_MESSAGE, STATUS_INACTIVITY},
+    lower::{ImageExporter, lower},
+};
+
+/// What stays the same for all builds on one daemon.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct SolveOptions {
+    /// Which exporter makes an image in the daemon's own store.
+    pub exporter: ImageExporter,
+    /// Who answers for registry credentials when the request does not say.
+    pub credentials: Arc<dyn CredentialProvider>,
+}
+
+impl SolveOptions {
+    /// Images by `exporter`, credentials from `credentials`.
+    pub fn new(exporter: ImageExporter, credentials: Arc<dyn CredentialProvider>) -> Self {
+        Self { exporter, credentials }
+    }
+}
+
+/// Runs one build on the daemon that `dialer` reaches.
+///
+/// Dropping the future cancels the build.
+///
+/// # Errors
+/// See [`BuildError`].
+pub async fn build(
+    dialer: &dyn Dialer,
+    options: &SolveOptions,
+    request: BuildRequest,
+    events: EventSink,
+) -> Result<BuildOutcome, BuildError> {
+    let build_ref = Id::random().to_string();
+    with_start_and_end(dialer.info(), &build_ref, &events, run(dialer, options, request, &build_ref, &events)).await
+}
+
+/// Frames a build with its first and its last event.
+///
+/// # Errors
+/// Those of `build`.
+pub async fn with_start_and_end(
+    builder: BuilderInfo,
+    build_ref: &str,
+    events: &EventSink,
+    build: impl Future<Output = Result<BuildOutcome, BuildError>>,
+) -> Result<BuildOutcome, BuildError> {
+    let started =
+        BuildEvent::Started { build_ref: build_ref.to_owned(), builder, at: SystemTime::now() };
+    events.emit(started).await;
+    let result = build.await;
+    let error = result.as_ref().err().map(ToString::to_string);
+    events.emit(BuildEvent::Completed { at: SystemTime::now(), error }).await;
+    result
+}
+
+async fn run(
+    dialer: &dyn Dialer,
+    options: &SolveOptions,
+    request: BuildRequest,
+    build_ref: &str,
+    events: &EventSink,
+) -> Result<BuildOutcome, BuildError> {
+    request.validate()?;
+    let sources = Sources::of(&request).await?;
+    let filename = sources.dockerfile_name().map(str::to_owned);
+    let credentials = request.credentials.clone().unwrap_or_else(|| options.credentials.clone());
+    let session = Session::new(SessionConfig::new(sources, credentials).events(events.clone()));
+    let address = dialer.info().address;
+
+    let channel = open(dialer).await?;
+    let session_id = session.id().to_owned();
+    let session = attach(dialer, &channel, session).await?;
+    let solve = lower(&request, build_ref, &session_id, filename.as_deref(), options.exporter);
+
+    let mut fold = StatusFold::new();
+    let (solved, when_solved) = watch::channel(false);
+    let solving = async {
+        let result = client(&channel).solve(solve).await;
+        let failure = session.local_failure();
+        // The daemon needs the session no longer, whatever the result.
+        let report = session.close(CLOSE_GRACE).await;
+        solved.send_replace(true);
+        (result, failure, report)
+    };
+    let ((result, local, report), ()) =
+        tokio::join!(solving, follow_status(&channel, build_ref, &mut fold, events, when_solved));
+    match result {
+        Ok(response) => {
+            let mut outcome = outcome(response.into_inner(), options.exporter, request.output == Output::Image);
+            outcome.build_ref = build_ref.to_owned();
+            outcome.transfer = report;
+            Ok(outcome)
+        }
+        Err(status) => {
+            if let Some(local) = local {
+                return Err(local.into());
+            }
+            let name = filename.as_deref().unwrap_or("Dockerfile");
+            Err(classify::solve_failure(&status, &fold, &address, name))
+        }
+    }
+}
+
+/// Opens the control connection, with a deadline.
+///
+/// # Errors
+/// [`BuildError::Connect`] or [`BuildError::Timeout`].
+pub async fn open(dialer: &dyn Dialer) -> Result<Channel, BuildError> {
+    let address = dialer.info().address;
+    let opening = async {
+        let io = dialer.control().await?;
+        Channel::open(io).await.map_err(|e| ConnectError::single(&address, chain(&e)).into())
+    };
+    deadline(&format!("a connection to {address}"), opening).await
+}
+
+/// What a daemon said when it was asked who it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DaemonFacts {
+    /// BuildKit's version, for instance `v0.25.2`; daemons before 0.11 do not say.
+    pub buildkit_version: Option<String>,
+    /// Whether this BuildKit lives inside Docker Engine.
+    pub is_docker: bool,
+    /// The platforms of its first worker, as `os/arch[/variant]`.
+    pub platforms: Vec<String>,
+}
+
+/// The label that Docker Engine gives to its worker.
+const MOBY_LABEL: &str = "org.mobyproject.buildkit.worker.moby.host-gateway-ip";
+
+/// Asks the daemon who it is: the first call on a new endpoint, which also proves that BuildKit answers there.
+///
+/// # Errors
+/// [`BuildError::Connect`] when something else answers, [`BuildError::Timeout`] when nothing does.
+pub async fn probe(dialer: &dyn Dialer) -> Result<DaemonFacts, BuildError> {
+    let address = dialer.info().address;
+    let channel = open(dialer).await?;
+    let asking = async {
+        client(&channel)
+            .list_workers(ListWorkersRequest::default())
+            .await
+            .map_err(|status| not_buildkit(&address, &status).into())
+    };
+    let workers = deadline(&format!("an answer from {address}"), asking).await?.into_inner();
+    let mut facts = DaemonFacts::default();
+    if let Some(worker) = workers.record.into_iter().next() {
+        facts.is_docker = worker.labels.contains_key(MOBY_LABEL);
+        facts.buildkit_version = worker.buildkit_version.map(|v| v.version);
+        facts.platforms = worker
+            .platforms
+            .into_iter()
+            .map(|p| {
+                let mut text = format!("{}/{}", p.os, p.architecture);
+                if !p.variant.is_empty() {
+                    text.push('/');
+                    text.push_str(&p.variant);
+                }
+                text
+            })
+            .collect();
+    }
+    Ok(facts)
+}
+
+fn not_buildkit(address: &str, status: &Status) -> ConnectError {
+    let reason = match std::error::Error::source(status) {
+        Some(source) => format!("this is not a BuildKit endpoint: {}", chain(source)),
+        None if status.code() == Code::Unimplemented => {
+            "something answers there, but it is neither BuildKit nor Docker".to_owned()
+        }
+        None => format!("{} ({})", status.message(), status.code()),
+    };
+    ConnectError::single(address, reason)
+}
+
+async fn deadline<T>(what: &str, work: impl Future<Output = Result<T, BuildError>>) -> Result<T, BuildError> {
+    timeout(CONNECT_TIMEOUT, work)
+        .await
+        .unwrap_or_else(|_| Err(BuildError::Timeout { what: what.to_owned(), after: CONNECT_TIMEOUT }))
+}
+
+fn client(channel: &Channel) -> ControlClient<Channel> {
+    // The daemon's side ignores the authority; an empty one is not legal.
+    ControlClient::with_origin(channel.clone(), http::Uri::from_static("http://localhost"))
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(usize::MAX)
+}
+
+async fn attach(dialer: &dyn Dialer, channel: &Channel, session: Session) -> Result<RunningSession, BuildError> {
+    let address = dialer.info().address;
+    let attaching = async {
+        if let Some(io) = dialer.session(&session.headers()).await? {
+            return Ok(session.serve(io));
+        }
+        let (sender, messages) = TunnelSender::new();
+        let mut request = Request::new(messages);
+        *request.metadata_mut() = session.headers().to_metadata();
+        let inbound = client(channel).session(request).await.map_err(|status| {
+            classify::transport_failure(&status, &address).unwrap_or_else(|| {
+                ConnectError::single(&address, format!("the daemon refused the session: {}", status.message())).into()
+            })
+        })?;
+        Ok(session.serve(sender.open(inbound.into_inner())))
+    };
+    deadline(&format!("the session with {address}"), attaching).await
+}
+
+/// Turns Status into events until it ends, or until it has been silent for too long after Solve.
+///
+/// A failure of Status is no failure of the build: Solve says what happened.
+async fn follow_status(
+    channel: &Channel,
+    build_ref: &str,
+    fold: &mut StatusFold,
+    events: &EventSink,
+    solved: watch::Receiver<bool>,
+) {
+    let mut client = client(channel);
+    let request = StatusRequest { r#ref: build_ref.to_owned() };
+    let mut batch = Vec::new();
+    let Some(Ok(stream)) = unless_silent(&solved, client.status(request)).await else { return };
+    let mut stream = stream.into_inner();
+    while let Some(Ok(Some(message))) = unless_silent(&solved, stream.message()).await {
+        fold.apply(message, &mut batch);
+        for event in batch.drain(..) {
+            events.emit(event).await;
+        }
+    }
+}
+
+/// Waits for `work`; gives up when Solve has returned and nothing came since for [`STATUS_INACTIVITY`].
+async fn unless_silent<T>(solved: &watch::Receiver<bool>, work: impl Future<Output = T>) -> Option<T> {
+    let mut solved = solved.clone();
+    let silent = async move {
+        // The sender lives as long as this build's future, so an error cannot occur before the value is true.
+        let _ = solved.wait_for(|done| *done).await;
+        tokio::time::sleep_until(Instant::now() + STATUS_INACTIVITY).await; // sleep: the inactivity rule itself
+    };
+    tokio::select! {
+        biased;
+        value = work => Some(value),
+        () = silent => None,
+    }
+}
+
+/// Keys of the exporter's answer.
+const DIGEST: &str = "containerimage.digest";
+const CONFIG_DIGEST: &str = "containerimage.config.digest";
+
+fn outcome(response: SolveResponse, exporter: ImageExporter, wants_image: bool) -> BuildOutcome {
+    let mut outcome = BuildOutcome::default();
+    outcome.exporter_response = response.exporter_response.into_iter().collect();
+    let digest = outcome.exporter_response.get(DIGEST).cloned();
+    let config = outcome.exporter_response.get(CONFIG_DIGEST).cloned();
+    if wants_image {
+        outcome.image_id = match exporter {
+            // Docker Engine: the image id on graph drivers, the manifest digest (which is the id there) on containerd.
+            ImageExporter::Moby => digest.clone().or_else(|| config.clone()),
+            ImageExporter::Image => config.clone().or_else(|| digest.clone()),
+        };
+    }
+    // Without a config digest beside it, Docker's `containerimage.digest` is the image id, not a manifest's.
+    outcome.digest = digest.filter(|_| config.is_some() || exporter == ImageExporter::Image);
+    outcome.config_digest = config;
+    outcome
+}
