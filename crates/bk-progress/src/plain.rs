@@ -1,0 +1,278 @@
+//! Draws a build as lines of text: the display of `docker buildx --progress plain`.
+//!
+//! Each vertex is a block `#N`, numbered when it is drawn for the first time. One block has the output at a time:
+//! blocks that ended go first, else the current one keeps it until it falls silent or its turn is over while others
+//! wait. Everything is drawn in the end, and what waits meanwhile is bounded ([`limits`]).
+
+use std::{
+    collections::{HashMap, VecDeque},
+    io::{self, Write},
+    time::Instant,
+};
+
+use bk_build::{BuildEvent, Vertex, VertexId, Warning};
+
+use crate::{Renderer, block::Block, limits, out::Out, text::neutralise_line};
+
+/// Draws a build as lines of text.
+///
+/// Text from outside is neutralised: no escape sequence and no control byte of a step's output, of a name or of an
+/// error reaches the writer. Without [`tick`](Renderer::tick)s a block keeps the output until it ends, or until another
+/// has [`limits::WAITING_BYTES`] waiting.
+pub struct Plain<W> {
+    out: Out<W>,
+    /// In the order in which they became known.
+    blocks: Vec<Block>,
+    by_vertex: HashMap<VertexId, usize>,
+    by_group: HashMap<String, usize>,
+    /// Blocks that want to be drawn, each at most once, the longest waiting first.
+    queue: VecDeque<usize>,
+    /// Blocks that ended and whose end may be undrawn, in the order in which they ended.
+    ended: VecDeque<usize>,
+    current: Option<usize>,
+    /// When the current block got the output, and when it last drew something.
+    turn_began: Option<Instant>,
+    drew_last: Option<Instant>,
+    /// The time as last told.
+    now: Option<Instant>,
+    last_number: u32,
+    anything_drawn: bool,
+}
+
+impl<W: Write> Plain<W> {
+    /// Draws to `out`.
+    pub fn new(out: W) -> Self {
+        Self {
+            out: Out::new(out),
+            blocks: Vec::new(),
+            by_vertex: HashMap::new(),
+            by_group: HashMap::new(),
+            queue: VecDeque::new(),
+            ended: VecDeque::new(),
+            current: None,
+            turn_began: None,
+            drew_last: None,
+            now: None,
+            last_number: 0,
+            anything_drawn: false,
+        }
+    }
+
+    /// The block of a vertex, made when it is new.
+    fn block_of(&mut self, vertex: &Vertex) -> usize {
+        let known = self.by_vertex.get(&vertex.id).copied().or_else(|| {
+            let group = vertex.group.as_ref()?;
+            self.by_group.get(&group.id).copied()
+        });
+        let index = known.unwrap_or_else(|| {
+            self.blocks.push(Block::default());
+            self.blocks.len() - 1
+        });
+        self.by_vertex.entry(vertex.id.clone()).or_insert(index);
+        if let Some(group) = &vertex.group {
+            self.by_group.entry(group.id.clone()).or_insert(index);
+        }
+        if let Some(block) = self.blocks.get_mut(index) {
+            block.describe(vertex);
+        }
+        index
+    }
+
+    fn vertex(&mut self, vertex: &Vertex, change: fn(&mut Block, &Vertex)) {
+        let index = self.block_of(vertex);
+        if let Some(block) = self.blocks.get_mut(index) {
+            change(block, vertex);
+            self.want(index);
+        }
+    }
+
+    /// Puts a block that has something to draw into the queue.
+    fn want(&mut self, index: usize) {
+        let Some(block) = self.blocks.get_mut(index) else {
+            return;
+        };
+        if !block.is_visible() {
+            return;
+        }
+        if block.is_ended() {
+            self.ended.push_back(index);
+        }
+        let unnumbered = block.number.is_none();
+        if self.current != Some(index) && !block.waiting && (unnumbered || block.has_pending()) {
+            block.waiting = true;
+            self.queue.push_back(index);
+        }
+    }
+
+    /// Lets something of a known block happen. What belongs to an unknown vertex is dropped, as upstream does.
+    fn inside(&mut self, vertex: &VertexId, change: impl FnOnce(&mut Block)) {
+        if let Some(&index) = self.by_vertex.get(vertex) {
+            if let Some(block) = self.blocks.get_mut(index) {
+                change(block);
+            }
+            self.want(index);
+        }
+    }
+
+    fn warning(&mut self, warning: &Warning) {
+        let block = warning
+            .vertex
+            .as_ref()
+            .filter(|v| self.by_vertex.contains_key(*v));
+        match block {
+            Some(vertex) => self.inside(vertex, |block| block.warn(&warning.short)),
+            // No block to put it in, and too good to lose: the number of the build itself.
+            None => {
+                self.close_line();
+                self.out
+                    .push(&format!("#0 WARN: {}\n", neutralise_line(&warning.short)));
+                self.anything_drawn = true;
+            }
+        }
+    }
+
+    fn close_line(&mut self) {
+        if let Some(block) = self.current.and_then(|i| self.blocks.get_mut(i)) {
+            block.close_line(&mut self.out);
+        }
+    }
+
+    /// Gives the output to whom it belongs, until nobody has a claim.
+    fn settle(&mut self) {
+        let claims = |b: &Block| b.has_pending() || b.is_ended();
+        if let Some(current) = self.current.filter(|i| self.blocks.get(*i).is_some_and(claims)) {
+            self.draw(current);
+        }
+        while let Some(index) = self.ended.pop_front() {
+            if self.blocks.get(index).is_some_and(Block::is_ended) {
+                self.draw(index);
+            }
+        }
+        while let Some(index) = self.claimant() {
+            self.draw(index);
+        }
+    }
+
+    /// Who gets the output: the longest waiting block when nobody has it, else whoever may take it from one that runs.
+    fn claimant(&self) -> Option<usize> {
+        let next = self.queue.front().copied()?;
+        if self.current.is_none() {
+            return Some(next);
+        }
+        let full = |i: &usize| {
+            self.blocks
+                .get(*i)
+                .is_some_and(|b| b.pending_bytes() > limits::WAITING_BYTES)
+        };
+        if let Some(index) = self.queue.iter().copied().find(full) {
+            return Some(index);
+        }
+        let now = self.now?;
+        let passed =
+            |since: Option<Instant>, limit| since.is_none_or(|t| now.saturating_duration_since(t) >= limit);
+        let silent = passed(self.drew_last, limits::SILENCE);
+        let turn_over = passed(self.turn_began, limits::TURN);
+        (silent || turn_over).then_some(next)
+    }
+
+    /// Draws what a block has, switching to it when another had the output.
+    fn draw(&mut self, index: usize) {
+        self.switch_to(index);
+        let Some(block) = self.blocks.get_mut(index) else {
+            return;
+        };
+        if std::mem::take(&mut block.waiting) {
+            self.queue.retain(|i| *i != index);
+        }
+        block.draw(&mut self.out);
+        self.drew_last = self.now;
+        if block.is_ended() {
+            block.draw_end(&mut self.out);
+            self.current = None;
+        }
+    }
+
+    fn switch_to(&mut self, index: usize) {
+        if self.current == Some(index) {
+            return;
+        }
+        self.close_line();
+        if let Some(old) = self.current.and_then(|i| self.blocks.get(i)) {
+            self.out
+                .push(&format!("#{} ...\n", old.number.unwrap_or_default()));
+        }
+        let Some(block) = self.blocks.get_mut(index) else {
+            return;
+        };
+        if self.anything_drawn {
+            self.out.push("\n");
+        }
+        let number = *block.number.get_or_insert_with(|| {
+            self.last_number = self.last_number.saturating_add(1);
+            self.last_number
+        });
+        self.out.push(&format!("#{number} {}\n", block.name));
+        self.anything_drawn = true;
+        self.current = Some(index);
+        self.turn_began = self.now;
+    }
+}
+
+impl<W: Write> Renderer for Plain<W> {
+    fn event(&mut self, event: &BuildEvent) -> io::Result<()> {
+        match event {
+            BuildEvent::Started { builder, .. } => {
+                let builder = neutralise_line(&builder.to_string());
+                self.out.push(&format!("#0 building with {builder}\n"));
+                self.anything_drawn = true;
+            }
+            BuildEvent::VertexQueued(v) => {
+                self.block_of(v);
+            }
+            BuildEvent::VertexStarted(v) => self.vertex(v, Block::start),
+            BuildEvent::VertexCached(v) | BuildEvent::VertexCompleted(v) | BuildEvent::VertexFailed(v) => {
+                self.vertex(v, Block::end);
+            }
+            BuildEvent::Status(s) => self.inside(&s.vertex, |block| block.status(s)),
+            BuildEvent::Log(l) => self.inside(&l.vertex, |block| block.log(l)),
+            BuildEvent::Warning(w) => self.warning(w),
+            // Our own counts of a transfer repeat what the daemon's status says of it.
+            _ => {}
+        }
+        self.settle();
+        self.out.flush()
+    }
+
+    fn tick(&mut self, now: Instant) -> io::Result<()> {
+        if self.now.is_none() {
+            (self.turn_began, self.drew_last) = (Some(now), Some(now));
+        }
+        self.now = Some(now);
+        self.settle();
+        self.out.flush()
+    }
+
+    fn finish(&mut self) -> io::Result<()> {
+        self.settle();
+        while let Some(&index) = self.queue.front() {
+            self.draw(index);
+        }
+        for index in 0..self.blocks.len() {
+            if self.blocks.get(index).is_some_and(Block::is_end_due) {
+                self.switch_to(index);
+                if let Some(block) = self.blocks.get_mut(index) {
+                    block.draw_end(&mut self.out);
+                    self.current = None;
+                }
+            }
+        }
+        self.close_line();
+        for block in &self.blocks {
+            block.draw_failure(&mut self.out);
+        }
+        self.out.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests;
