@@ -50,7 +50,7 @@ fn build_and_run(address: &str) -> Result<()> {
     let context = stage()?;
     println!("bk build -t {IMAGE} examples/hello");
     let mut bk = cargo();
-    bk.args(["run", "--quiet", "--package", "bk-cli", "--", "--addr", address]);
+    bk.args(["run", "--package", "bk-cli", "--", "--addr", address]);
     check(bk.args(["build", "-t", IMAGE]).arg(&context))?;
     println!("running {IMAGE}:");
     let output = run(address)?;

@@ -98,7 +98,10 @@ pub(crate) fn demo_up() -> Result<String> {
 pub(crate) fn demo_down() -> Result<()> {
     let layout = Layout::new();
     let _lock = Lock::take(&layout)?;
-    DEMO.remove(&layout)
+    DEMO.remove(&layout)?;
+    // Stays when the daemons for tests are up.
+    let _ = fs::remove_dir(layout.run());
+    Ok(())
 }
 
 /// A busybox that needs no library.
