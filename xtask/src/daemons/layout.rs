@@ -45,7 +45,12 @@ impl Layout {
 
     /// What the service `name` keeps on disk while it is up; `down` removes it.
     pub(crate) fn data(&self, name: &str) -> PathBuf {
-        self.base.join("data").join(name)
+        self.data_dir().join(name)
+    }
+
+    /// The directory of all services' data.
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.base.join("data")
     }
 
     /// The service's own directory below [`Layout::run`].

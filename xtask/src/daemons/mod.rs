@@ -5,6 +5,7 @@
 //! any time: it starts what is missing.
 
 pub(crate) mod api;
+mod disk;
 mod docker;
 mod endpoint;
 mod layout;
@@ -152,9 +153,10 @@ fn up(layout: &Layout, names: &[String]) -> Result<()> {
 
 /// Fetches packages and makes the directories and links that every engine expects.
 fn prepare(layout: &Layout, sets: &[&str]) -> Result<()> {
-    for dir in ["state", "log", "data", "bin", "cli/cli-plugins"] {
+    for dir in ["state", "log", "bin", "cli/cli-plugins"] {
         fs::create_dir_all(layout.base().join(dir))?;
     }
+    disk::prepare(layout)?;
     packages::ensure(layout, sets)?;
     let bookworm = layout.packages(BOOKWORM);
     link(
@@ -181,6 +183,7 @@ fn down(layout: &Layout, names: &[String]) -> Result<()> {
     }
     write_env(layout)?;
     if names.is_empty() && first.is_ok() {
+        disk::remove(layout)?;
         remove_dir(layout.run())?;
     }
     first
