@@ -1,0 +1,73 @@
+//! The builder on one buildkitd endpoint.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bk_build::{
+    BuildError, BuildOutcome, BuildRequest, BuilderInfo, CredentialProvider, EventSink, ImageBuilder,
+};
+use bk_solve::{BoxedIo, DaemonFacts, Dialer, ImageExporter, SolveOptions};
+
+use crate::Endpoint;
+
+/// Builds on a buildkitd. Every build opens one connection of its own; nothing stays open between builds.
+#[derive(Clone)]
+pub struct BuildkitdBackend {
+    dialer: EndpointDialer,
+    options: SolveOptions,
+    facts: DaemonFacts,
+}
+
+#[derive(Clone)]
+struct EndpointDialer {
+    endpoint: Endpoint,
+    version: Option<String>,
+}
+
+impl BuildkitdBackend {
+    /// Connects once to see that a BuildKit answers at `endpoint`. `credentials` answers for registries when a request
+    /// does not bring its own.
+    ///
+    /// # Errors
+    /// [`BuildError::Connect`] when nothing or something else answers, [`BuildError::Timeout`] when the endpoint
+    /// accepts and stays silent.
+    pub async fn connect(endpoint: Endpoint, credentials: Arc<dyn CredentialProvider>) -> Result<Self, BuildError> {
+        let mut dialer = EndpointDialer { endpoint, version: None };
+        let facts = bk_solve::probe(&dialer).await?;
+        dialer.version.clone_from(&facts.buildkit_version);
+        // A Docker Engine can stand behind a BuildKit endpoint (`docker buildx dial-stdio`), and has its own exporter.
+        let exporter = if facts.is_docker { ImageExporter::Moby } else { ImageExporter::Image };
+        Ok(Self { dialer, options: SolveOptions::new(exporter, credentials), facts })
+    }
+
+    /// What the daemon said about itself when it was connected to.
+    pub fn facts(&self) -> &DaemonFacts {
+        &self.facts
+    }
+}
+
+#[async_trait]
+impl ImageBuilder for BuildkitdBackend {
+    async fn build(&self, request: BuildRequest, events: EventSink) -> Result<BuildOutcome, BuildError> {
+        bk_solve::build(&self.dialer, &self.options, request, events).await
+    }
+
+    fn info(&self) -> BuilderInfo {
+        self.dialer.info()
+    }
+}
+
+#[async_trait]
+impl Dialer for EndpointDialer {
+    async fn control(&self) -> Result<BoxedIo, BuildError> {
+        self.endpoint.dial().await
+    }
+
+    fn info(&self) -> BuilderInfo {
+        let info = BuilderInfo::new("buildkitd", self.endpoint.to_string());
+        match &self.version {
+            Some(version) => info.version(version.clone()),
+            None => info,
+        }
+    }
+}
