@@ -71,11 +71,13 @@ pub(crate) fn codegen(arguments: &[String]) -> Result<()> {
 
 /// `cargo xtask vectors`: checks pattern and walk vectors, those of the crate or those in a directory.
 pub(crate) fn vectors(arguments: &[String]) -> Result<()> {
-    check(
-        run_package("bk-fsync")
-            .args(["--example", "vectors", "--"])
-            .args(arguments),
-    )
+    let mut command = run_package("bk-fsync");
+    command.args(["--example", "vectors", "--"]);
+    for dir in arguments {
+        // The example runs in the root of the workspace, wherever the user is.
+        command.arg(std::path::absolute(dir)?);
+    }
+    check(&mut command)
 }
 
 /// A feature of the facade must neither need another one nor leave anything unused when it is alone.

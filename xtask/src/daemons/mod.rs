@@ -3,6 +3,17 @@
 //! Everything comes from Debian packages, unpacked and never installed; a daemon of the system is never touched. The
 //! daemons outlive this program until `down`, which also works after any of them crashed. `up` may be called again at
 //! any time: it starts what is missing.
+//!
+//! Live tests learn of the daemons by variables, which `up` prints and keeps in `target/daemons/env`:
+//!
+//! | variable | value |
+//! |---|---|
+//! | `BK_LIVE_DOCKER_20_10`, `_26_1`, `_28_5`, `_28_5_CONTAINERD` | `unix://…` of the engine |
+//! | `BK_LIVE_BUILDKIT_UNIX`, `_TCP`, `_TCP_26_1` | `unix://…` or `tcp://…` of a BuildKit endpoint |
+//! | the same with `_DOCKER` | `unix://…` of the engine behind the endpoint |
+//! | `BK_LIVE_REGISTRY`, `_USER`, `_PASSWORD`, `_BASE` | `host:port`, its one account, the base image |
+//! | `BK_LIVE_BUSYBOX` | path of a static busybox |
+//! | `BK_LIVE_DOCKER_CLI`, `_CONFIG` | path of a Docker CLI, and its configuration with the buildx plugin |
 
 pub(crate) mod api;
 mod disk;
