@@ -1,16 +1,44 @@
 //! File trees, ignore patterns and both halves of BuildKit's diff-copy protocol.
+//!
+//! A [`Tree`] is where files come from; [`send`](drive::send) walks it, filters it by the daemon's patterns,
+//! announces what is visible in the order of the wire, and serves the files that the daemon asks for.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`path`] | clean relative paths as bytes, and their order |
+//! | [`entry`], [`tree`] | what is known of a file, and where files come from |
+//! | [`pattern`], [`follow`], [`filter`] | Docker's pattern language, followed links, what is visible and why |
+//! | [`walk`], [`hardlink`], [`policy`], [`wire`] | from a tree to the entries of the wire |
+//! | [`order`], [`send`](mod@send) | the protocol, as machines without I/O |
+//! | [`read`], [`drive`] | reading files whole, and the future that drives a transfer |
+//! | [`report`], [`limits`] | what a transfer tells, and the numbers it goes by |
+//!
+//! Nothing here knows of gRPC servers, builds or daemons. For a session context the daemon reads the ignore
+//! file and sends its patterns along: nothing is ignored here on its own account.
 
+#![forbid(unsafe_code)]
+
+pub mod drive;
 pub mod entry;
 pub mod filter;
 pub mod follow;
+pub mod hardlink;
 pub mod limits;
+pub mod order;
 pub mod path;
 pub mod pattern;
 pub mod policy;
+pub mod read;
 pub mod report;
+pub mod send;
 pub mod tree;
 pub mod walk;
+pub mod wire;
 
+pub use drive::{SendError, SendOptions, send};
+pub use filter::FilterOptions;
+pub use policy::{OwnerPolicy, Utf8Policy};
+pub use report::{SendObserver, SendReport, Warning};
 #[cfg(unix)]
 pub use tree::DirTree;
 pub use tree::{FilesTree, MemoryTree, Tree};

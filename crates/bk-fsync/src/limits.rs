@@ -1,8 +1,8 @@
 //! Every tuned number of this crate, with its unit and its reason.
 
 /// Bytes of file content in one DATA packet. Large enough that the cost of a packet (a frame header, two
-/// channel hops) is small beside copying it, small enough that 64 of them in flight stay below 8 MiB, and far
-/// below the 4 MiB that daemons before 0.13 accept in a message.
+/// channel hops) is small beside copying it, small enough that the few dozen of them that can be in flight
+/// take a few MiB, and far below the 4 MiB that daemons before 0.13 accept in a message.
 pub const DATA_CHUNK: usize = 128 * 1024;
 
 /// Files read at the same time for one transfer. The upstream client uses the same number; more only helps
@@ -20,9 +20,12 @@ pub const LISTING_AHEAD: usize = 256;
 
 /// Pieces of files that the readers may be ahead of the wire, over all readers. Times [`DATA_CHUNK`] this is
 /// the memory that a slow peer can pin, beside the caller's own channel.
-pub const CHUNKS_AHEAD: usize = 8;
+pub const CHUNKS_AHEAD: usize = 4;
 
-/// Packets that the driver takes from the walk or the readers before it offers them to the wire again.
+/// Packets waiting for the wire below which the driver takes more from the walk and the readers.
+pub const PACKETS_AHEAD: usize = 16;
+
+/// Entries that the driver takes from the walk before it looks at the wire and at the peer again.
 pub const PACKETS_PER_TURN: usize = 64;
 
 /// Directory handles kept open along the path of the walk. Deeper ancestors are closed and opened again when

@@ -65,6 +65,7 @@ pub struct Walk<'a> {
     /// Handles of the frames that are open; at most [`OPEN_DIRS`].
     open: usize,
     ready: VecDeque<Entry>,
+    sockets: u64,
     state: State,
 }
 
@@ -104,8 +105,15 @@ impl<'a> Walk<'a> {
             frames: Vec::new(),
             open: 0,
             ready: VecDeque::new(),
+            sockets: 0,
             state: State::New,
         }
+    }
+
+    /// Sockets left out so far.
+    #[must_use]
+    pub fn sockets_skipped(&self) -> u64 {
+        self.sockets
     }
 
     /// Goes on until an entry is ready or everything was seen.
@@ -177,6 +185,7 @@ impl<'a> Walk<'a> {
         }
         if decision.visible {
             if meta.kind == Kind::Socket {
+                self.sockets += 1;
                 self.observer.warning(&Warning::SocketSkipped { path: &path });
                 return Ok(());
             }

@@ -1,0 +1,447 @@
+//! Drives the sending half over a stream: the only asynchronous file of this crate.
+//!
+//! The rule: one future owns the state of a transfer. It takes every packet of the peer at once and never waits
+//! for a file or for the wire before it does — unread small frames make an HTTP/2 peer close the connection.
+//! Whatever blocks runs on blocking threads, which hand over through bounded channels and end when the future
+//! is dropped.
+
+use std::collections::VecDeque;
+use std::error::Error;
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+
+use bk_proto::fsutil::{Packet, Stat};
+use futures_core::Stream;
+use tokio::sync::mpsc;
+use tokio::task::{JoinError, JoinSet};
+
+use crate::filter::{Filter, FilterOptions};
+use crate::hardlink::HardLinks;
+use crate::limits::{CHUNKS_AHEAD, FILE_READERS, LISTING_AHEAD, PACKETS_AHEAD, PACKETS_PER_TURN};
+use crate::policy::{OwnerPolicy, Utf8Policy};
+use crate::read::{FileError, Piece, read_files};
+use crate::report::{SendObserver, SendReport, Unobserved};
+use crate::send::{Action, ProtocolError, Sender};
+use crate::tree::Tree;
+use crate::walk::{Walk, WalkError};
+use crate::wire::stat_of;
+
+/// How a tree is sent.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct SendOptions {
+    /// What of the tree is visible. Default: everything.
+    pub filter: FilterOptions,
+    /// Who owns the files. Default: 0:0.
+    pub owner: OwnerPolicy,
+    /// Which names may be sent. Default: any.
+    pub names: Utf8Policy,
+    /// Who watches. Default: nobody.
+    pub observer: Arc<dyn SendObserver>,
+}
+
+impl Default for SendOptions {
+    fn default() -> Self {
+        SendOptions {
+            filter: FilterOptions::default(),
+            owner: OwnerPolicy::default(),
+            names: Utf8Policy::default(),
+            observer: Arc::new(Unobserved),
+        }
+    }
+}
+
+impl fmt::Debug for SendOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SendOptions")
+            .field("filter", &self.filter)
+            .field("owner", &self.owner)
+            .field("names", &self.names)
+            .finish_non_exhaustive()
+    }
+}
+
+impl SendOptions {
+    /// The defaults of every field.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the lists that restrict what is visible. Default: empty ones, so everything is.
+    #[must_use]
+    pub fn filter(mut self, filter: FilterOptions) -> Self {
+        self.filter = filter;
+        self
+    }
+
+    /// Sets who owns the files. Default: [`OwnerPolicy::Reset`].
+    #[must_use]
+    pub fn owner(mut self, owner: OwnerPolicy) -> Self {
+        self.owner = owner;
+        self
+    }
+
+    /// Sets which names may be sent. Default: [`Utf8Policy::Any`].
+    #[must_use]
+    pub fn names(mut self, names: Utf8Policy) -> Self {
+        self.names = names;
+        self
+    }
+
+    /// Sets who watches. Default: nobody.
+    #[must_use]
+    pub fn observer(mut self, observer: Arc<dyn SendObserver>) -> Self {
+        self.observer = observer;
+        self
+    }
+}
+
+/// A transfer failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SendError {
+    /// The tree could not be listed: the local file system or a pattern of the request is at fault.
+    #[error("cannot list the files")]
+    List(#[source] WalkError),
+    /// A requested file could not be sent whole: the local file system is at fault.
+    #[error("cannot send a file")]
+    File(#[source] FileError),
+    /// The peer broke the protocol (or, for an order error, the tree).
+    #[error("the transfer of files broke its protocol")]
+    Protocol(#[source] ProtocolError),
+    /// The peer gave up.
+    #[error("error from receiver: {0}")]
+    Receiver(String),
+    /// Reading from the peer failed: the session is lost.
+    #[error("the stream from the receiver failed")]
+    Stream(#[source] Box<dyn Error + Send + Sync>),
+    /// The peer's stream ended before the transfer was complete: the session is lost, or the peer gave up.
+    #[error("the receiver ended the stream before the transfer was complete")]
+    Ended,
+    /// Nobody takes packets any more: the session is lost.
+    #[error("the stream to the receiver is closed")]
+    Closed,
+    /// A blocking task ended without a word: a panic in the tree, or the runtime is shutting down.
+    #[error("a task that reads the tree ended unexpectedly")]
+    TaskLost,
+}
+
+impl SendError {
+    /// Whether the peer should be told, because it cannot know yet.
+    fn is_ours(&self) -> bool {
+        matches!(
+            self,
+            SendError::List(_) | SendError::File(_) | SendError::Protocol(_) | SendError::TaskLost
+        )
+    }
+}
+
+/// Sends `tree` to the peer whose packets come from `inbound`, by putting packets into `outbound`.
+///
+/// Must be called in a Tokio runtime; files are listed and read on its blocking threads, at most
+/// [`FILE_READERS`] + 1 at a time. At most [`DATA_CHUNK`](crate::limits::DATA_CHUNK) bytes are in a packet, so
+/// the capacity of `outbound` bounds the memory that a slow peer can pin: a few dozen packets are plenty.
+///
+/// Returns once the peer has confirmed that it has everything and the confirmation of that is in `outbound`.
+/// The stream must then be ended from this side without waiting for the peer to end its own.
+///
+/// Dropping the future cancels: blocking tasks end at their next entry or piece, and nothing else is put into
+/// `outbound`.
+///
+/// # Errors
+/// [`SendError`]. If the peer cannot know of the failure yet, an error packet with the whole chain of causes was
+/// put into `outbound`, so that the build fails with that text.
+pub async fn send<S, E>(
+    tree: Arc<dyn Tree>,
+    options: SendOptions,
+    mut inbound: S,
+    outbound: mpsc::Sender<Packet>,
+) -> Result<SendReport, SendError>
+where
+    S: Stream<Item = Result<Packet, E>> + Send + Unpin,
+    E: Into<Box<dyn Error + Send + Sync>>,
+{
+    let mut transfer = Transfer::start(tree, options);
+    let outcome = transfer.run(&mut inbound, &outbound).await;
+    // No more reading, whatever came out.
+    transfer.stop.0.store(true, Ordering::Relaxed);
+    if let Err(err) = &outcome
+        && err.is_ours()
+    {
+        tell(&mut inbound, &outbound, err).await;
+    }
+    outcome
+}
+
+/// One transfer, as long as its future lives.
+struct Transfer {
+    tree: Arc<dyn Tree>,
+    observer: Arc<dyn SendObserver>,
+    sender: Sender,
+    stop: StopOnDrop,
+    listing: mpsc::Receiver<Listing>,
+    listing_over: bool,
+    sockets: u64,
+    pieces: mpsc::Receiver<Result<Piece, FileError>>,
+    pieces_in: mpsc::Sender<Result<Piece, FileError>>,
+    readers: JoinSet<()>,
+    /// Packets on their way out. Taken from the walk and the readers only while there are few.
+    queue: VecDeque<Packet>,
+}
+
+/// What the walk hands over.
+enum Listing {
+    Entry(Stat),
+    End { sockets: u64 },
+    Failed(WalkError),
+}
+
+/// Work from the blocking threads; the walk and the readers take turns.
+enum Work {
+    Listed(Vec<Listing>),
+    Read(Vec<Result<Piece, FileError>>),
+    ReaderEnded(Result<(), JoinError>),
+}
+
+struct StopOnDrop(Arc<AtomicBool>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Transfer {
+    fn start(tree: Arc<dyn Tree>, options: SendOptions) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (listing_in, listing) = mpsc::channel(LISTING_AHEAD);
+        let (pieces_in, pieces) = mpsc::channel(CHUNKS_AHEAD);
+        let observer = Arc::clone(&options.observer);
+        let walk = (Arc::clone(&tree), Arc::clone(&stop));
+        // Detached: it ends by itself once the other end of its channel is gone.
+        drop(tokio::task::spawn_blocking(move || {
+            list(&*walk.0, &options, &listing_in, &walk.1)
+        }));
+        Transfer {
+            tree,
+            observer,
+            sender: Sender::new(),
+            stop: StopOnDrop(stop),
+            listing,
+            listing_over: false,
+            sockets: 0,
+            pieces,
+            pieces_in,
+            readers: JoinSet::new(),
+            queue: VecDeque::new(),
+        }
+    }
+
+    async fn run<S, E>(
+        &mut self,
+        inbound: &mut S,
+        outbound: &mpsc::Sender<Packet>,
+    ) -> Result<SendReport, SendError>
+    where
+        S: Stream<Item = Result<Packet, E>> + Send + Unpin,
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let mut closed = pin!(outbound.closed());
+        let mut turn = false;
+        loop {
+            self.start_readers();
+            tokio::select! {
+                biased;
+                packet = next(inbound) => {
+                    let packet = packet.ok_or(SendError::Ended)?.map_err(|e| SendError::Stream(e.into()))?;
+                    match self.sender.packet(&packet).map_err(SendError::Protocol)? {
+                        Action::Continue => {}
+                        Action::Abort(text) => return Err(SendError::Receiver(text)),
+                        Action::Finish(packet) => {
+                            self.queue.push_back(packet);
+                            break;
+                        }
+                    }
+                }
+                () = &mut closed => return Err(SendError::Closed),
+                permit = outbound.reserve(), if !self.queue.is_empty() => {
+                    if let Some(packet) = self.queue.pop_front() {
+                        permit.map_err(|_| SendError::Closed)?.send(packet);
+                    }
+                    self.flush(outbound);
+                }
+                work = poll_fn(|cx| self.poll_work(cx, turn)), if self.queue.len() < PACKETS_AHEAD => {
+                    turn = !turn;
+                    self.take(work)?;
+                    self.flush(outbound);
+                }
+            }
+        }
+        while let Some(packet) = self.queue.pop_front() {
+            outbound.send(packet).await.map_err(|_| SendError::Closed)?;
+        }
+        let mut report = self.sender.report().clone();
+        report.sockets_skipped = self.sockets;
+        Ok(report)
+    }
+
+    /// Puts as much into the wire's channel as it takes now.
+    fn flush(&mut self, outbound: &mpsc::Sender<Packet>) {
+        while !self.queue.is_empty()
+            && let Ok(permit) = outbound.try_reserve()
+            && let Some(packet) = self.queue.pop_front()
+        {
+            permit.send(packet);
+        }
+    }
+
+    fn start_readers(&mut self) {
+        while self.readers.len() < FILE_READERS && self.sender.has_waiting() {
+            let files = self.sender.next_files();
+            for file in &files {
+                self.observer.requested(&file.path, file.size);
+            }
+            let (tree, observer) = (Arc::clone(&self.tree), Arc::clone(&self.observer));
+            let (pieces, stop) = (self.pieces_in.clone(), Arc::clone(&self.stop.0));
+            self.readers.spawn_blocking(move || {
+                read_files(&*tree, files, &*observer, &stop, &mut |piece| {
+                    pieces.blocking_send(piece).is_ok()
+                });
+            });
+        }
+    }
+
+    fn poll_work(&mut self, cx: &mut Context<'_>, listing_first: bool) -> Poll<Work> {
+        if let Poll::Ready(Some(ended)) = self.readers.poll_join_next(cx) {
+            return Poll::Ready(Work::ReaderEnded(ended));
+        }
+        for listing in [listing_first, !listing_first] {
+            if listing && !self.listing_over {
+                let mut items = Vec::new();
+                if self
+                    .listing
+                    .poll_recv_many(cx, &mut items, PACKETS_PER_TURN)
+                    .is_ready()
+                {
+                    return Poll::Ready(Work::Listed(items));
+                }
+            } else if !listing {
+                let mut items = Vec::new();
+                if self
+                    .pieces
+                    .poll_recv_many(cx, &mut items, CHUNKS_AHEAD)
+                    .is_ready()
+                {
+                    return Poll::Ready(Work::Read(items));
+                }
+            }
+        }
+        Poll::Pending
+    }
+
+    fn take(&mut self, work: Work) -> Result<(), SendError> {
+        match work {
+            Work::ReaderEnded(ended) => ended.map_err(|_| SendError::TaskLost)?,
+            Work::Listed(items) => {
+                if items.is_empty() {
+                    // The channel closed without the word that ends it.
+                    return Err(SendError::TaskLost);
+                }
+                for item in items {
+                    let packet = match item {
+                        Listing::Entry(stat) => self.sender.entry(stat),
+                        Listing::End { sockets } => {
+                            self.sockets = sockets;
+                            self.listing_over = true;
+                            self.sender.end_of_listing()
+                        }
+                        Listing::Failed(err) => return Err(SendError::List(err)),
+                    };
+                    self.queue.push_back(packet.map_err(SendError::Protocol)?);
+                }
+            }
+            Work::Read(items) => {
+                for piece in items {
+                    let Piece { id, data, last } = piece.map_err(SendError::File)?;
+                    if !data.is_empty() {
+                        self.queue.push_back(self.sender.data(id, data));
+                    }
+                    if last {
+                        self.queue.push_back(self.sender.end_of_file(id));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Walks the tree, on a blocking thread, until it is over or nobody listens.
+fn list(tree: &dyn Tree, options: &SendOptions, out: &mpsc::Sender<Listing>, stop: &AtomicBool) {
+    let filter = match Filter::new(tree, &options.filter) {
+        Ok(filter) => filter,
+        Err(err) => {
+            // Nobody listens any more if this fails.
+            let _ = out.blocking_send(Listing::Failed(err.into()));
+            return;
+        }
+    };
+    let observer = &*options.observer;
+    let mut walk = Walk::new(tree, &filter, options.names, observer, stop);
+    let mut links = HardLinks::new();
+    let (mut entries, mut bytes) = (0u64, 0u64);
+    for item in walk.by_ref() {
+        let message = match item {
+            Ok(entry) => {
+                let link = links.link_target(&entry);
+                let stat = stat_of(entry, link, options.owner);
+                entries += 1;
+                if bk_proto::Mode::from_bits(stat.mode).is_regular() && stat.linkname.is_empty() {
+                    bytes = bytes.saturating_add(stat.size.unsigned_abs());
+                }
+                observer.listed(entries, bytes);
+                Listing::Entry(stat)
+            }
+            Err(err) => Listing::Failed(err),
+        };
+        let failed = matches!(message, Listing::Failed(_));
+        if out.blocking_send(message).is_err() || failed {
+            return;
+        }
+    }
+    if !stop.load(Ordering::Relaxed) {
+        let _ = out.blocking_send(Listing::End {
+            sockets: walk.sockets_skipped(),
+        });
+    }
+}
+
+/// Tells the peer why the transfer failed, unless it goes away first. Its packets are still taken.
+async fn tell<S, E>(inbound: &mut S, outbound: &mpsc::Sender<Packet>, err: &SendError)
+where
+    S: Stream<Item = Result<Packet, E>> + Send + Unpin,
+{
+    let mut text = err.to_string();
+    let mut cause = err.source();
+    while let Some(err) = cause {
+        text.push_str(": ");
+        text.push_str(&err.to_string());
+        cause = err.source();
+    }
+    let gone = async { while let Some(Ok(_)) = next(inbound).await {} };
+    tokio::select! {
+        biased;
+        // Fails only if nobody is there to be told.
+        _ = outbound.send(Sender::error(&text)) => {}
+        () = gone => {}
+    }
+}
+
+async fn next<S: Stream + Unpin>(stream: &mut S) -> Option<S::Item> {
+    poll_fn(|cx| std::pin::Pin::new(&mut *stream).poll_next(cx)).await
+}
