@@ -11,6 +11,10 @@
 //! This crate never ships: it is a development dependency only, and may print.
 
 pub mod compare;
+pub mod fake;
 pub mod fixture;
+pub mod front;
+pub mod garbage;
 pub mod limits;
+pub mod proxy;
 pub mod snapshot;

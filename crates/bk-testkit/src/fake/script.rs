@@ -1,0 +1,131 @@
+//! What a fake daemon is told to do, and to do wrong.
+
+use std::time::Duration;
+
+/// How a fake daemon behaves. The default is a healthy daemon whose registry knows nobody.
+#[derive(Clone, Debug)]
+pub struct Script {
+    pub(crate) faults: Vec<Fault>,
+    pub(crate) registry: Option<(String, String, String)>,
+    pub(crate) version: Option<String>,
+    pub(crate) health_interval: Duration,
+}
+
+impl Default for Script {
+    fn default() -> Self {
+        Self::healthy()
+    }
+}
+
+impl Script {
+    /// A daemon that does everything right and calls itself v0.32.0.
+    pub fn healthy() -> Self {
+        Self {
+            faults: Vec::new(),
+            registry: None,
+            version: Some("v0.32.0".to_owned()),
+            health_interval: Duration::from_secs(1),
+        }
+    }
+
+    /// Adds something that goes wrong; the default is nothing.
+    #[must_use]
+    pub fn fault(mut self, fault: Fault) -> Self {
+        self.faults.push(fault);
+        self
+    }
+
+    /// A registry at `host` (with port) that answers only to this user. Every image name below it is the same small
+    /// base image.
+    #[must_use]
+    pub fn registry(mut self, host: &str, user: &str, password: &str) -> Self {
+        self.registry = Some((host.to_owned(), user.to_owned(), password.to_owned()));
+        self
+    }
+
+    /// Sets the version that it tells; `None` is a daemon so old that it has no `Info` and names no version.
+    #[must_use]
+    pub fn version(mut self, version: Option<&str>) -> Self {
+        self.version = version.map(str::to_owned);
+        self
+    }
+
+    /// Sets how often the session's health is checked; the default is a second, as the oldest daemons do.
+    #[must_use]
+    pub fn health_interval(mut self, interval: Duration) -> Self {
+        self.health_interval = interval;
+        self
+    }
+
+    pub(crate) fn has(&self, test: impl Fn(&Fault) -> bool) -> bool {
+        self.faults.iter().any(test)
+    }
+}
+
+/// When a cut happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// As soon as a build has found its session.
+    SessionAttached,
+    /// After the first entry of the main context.
+    FirstEntry,
+    /// After the first bytes of a file of the main context.
+    FirstData,
+    /// When everything is built, before it is exported.
+    BeforeExport,
+}
+
+/// Something that goes wrong. Several may be combined.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// `Solve` fails at once with this status; each detail is a type and its JSON text.
+    FailSolve {
+        /// The gRPC code.
+        code: i32,
+        /// The text.
+        message: String,
+        /// Details: type URL and JSON.
+        details: Vec<(String, String)>,
+    },
+    /// `Solve` fails at once with these bytes in `grpc-status-details-bin`.
+    RawDetails(Vec<u8>),
+    /// The session tunnel ends, the connection stays.
+    CutSession(Moment),
+    /// Every connection ends.
+    CutConnection(Moment),
+    /// `Solve` never answers and never builds.
+    SilentSolve,
+    /// `Status` sends nothing and never ends.
+    SilentStatus,
+    /// `Status` ends after its first message.
+    StatusEndsEarly,
+    /// `Status` stays open when the build has ended.
+    StatusNeverEnds,
+    /// `Status` says that there is no such job.
+    NoStatus,
+    /// Each file is requested again and again.
+    RequestTwice,
+    /// A file that was never announced is requested.
+    RequestUnknown,
+    /// A directory is requested as if it were a file.
+    RequestDirectory,
+    /// A flood of requests for one file, faster than they can be answered.
+    RequestFlood(usize),
+    /// The receiver gives up with this text.
+    ReceiverError(String),
+    /// The receiver asks for every file and reads nothing any more.
+    NeverReads,
+    /// Packets of no known type are sent to the sender.
+    UnknownPackets,
+    /// Methods that no session serves are called first; the build goes on only if each answer is `Unimplemented`.
+    UnknownMethods,
+    /// A local source that nobody offered is asked for first; the build goes on only if the answer is `NotFound`.
+    UnknownSource,
+    /// The build goes on only after this many health checks.
+    WaitForHealthChecks(usize),
+    /// Progress of every hostile kind: vertices that complete before they start, unknown inputs, control bytes, times
+    /// out of range, logs of unknown streams.
+    OddProgress,
+    /// A warning with its place in the Dockerfile.
+    Warn(String),
+}

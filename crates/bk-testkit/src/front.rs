@@ -1,0 +1,252 @@
+//! Makes an older Docker Engine look like one that takes gRPC on its own socket (API 1.53 and later).
+//!
+//! Connections that begin with HTTP/2 are joined to an upgraded `/grpc` connection of the engine behind, so that a real
+//! BuildKit answers. Connections of HTTP/1 are passed on request by request; only the version that the engine tells is
+//! raised, and the version segment of paths is taken away again.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::{Buf, Bytes};
+use http::{HeaderValue, Request, Response, Uri};
+use http_body_util::{BodyExt, Either, Full};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
+    net::{UnixListener, UnixStream},
+};
+use tokio_util::sync::CancellationToken;
+
+/// The API version that is told.
+pub const API: &str = "1.53";
+/// How every HTTP/2 connection begins.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Enough of the preface to tell it from any HTTP/1 request.
+const ENOUGH: usize = 16;
+/// The longest answer to an upgrade request.
+const MAX_HEAD: usize = 16 * 1024;
+
+/// A running front. Dropping it ends it and its connections.
+#[derive(Debug)]
+pub struct Front {
+    socket: PathBuf,
+    stop: CancellationToken,
+    _dir: TempDir,
+}
+
+impl Front {
+    /// Starts one before the engine at the socket `docker`.
+    ///
+    /// # Errors
+    /// When no socket can be made.
+    pub async fn start(docker: &Path) -> io::Result<Self> {
+        let dir = tempfile::Builder::new().prefix("bk-front-").tempdir()?;
+        let socket = dir.path().join("docker.sock");
+        let listener = UnixListener::bind(&socket)?;
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        let docker = docker.to_owned();
+        tokio::spawn(async move {
+            loop {
+                let client = tokio::select! {
+                    accepted = listener.accept() => match accepted {
+                        Ok((client, _)) => client,
+                        Err(_) => return,
+                    },
+                    () = stopped.cancelled() => return,
+                };
+                let (docker, stopped) = (docker.clone(), stopped.clone());
+                tokio::spawn(async move {
+                    tokio::select! {
+                        // Both ends see how it ended; nobody else needs to know.
+                        _ = serve(client, docker) => {}
+                        () = stopped.cancelled() => {}
+                    }
+                });
+            }
+        });
+        Ok(Self {
+            socket,
+            stop,
+            _dir: dir,
+        })
+    }
+
+    /// Its address as a client takes it.
+    pub fn address(&self) -> String {
+        format!("unix://{}", self.socket.display())
+    }
+}
+
+impl Drop for Front {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+async fn serve(mut client: UnixStream, docker: PathBuf) -> io::Result<()> {
+    let mut first = vec![0u8; ENOUGH];
+    let mut have = 0;
+    while have < ENOUGH {
+        let n = client.read(first.get_mut(have..).unwrap_or_default()).await?;
+        if n == 0 {
+            return Ok(());
+        }
+        have += n;
+    }
+    if PREFACE.starts_with(&first) {
+        let (mut engine, early) = upgrade_grpc(&docker).await?;
+        client.write_all(&early).await?;
+        engine.write_all(&first).await?;
+        return tokio::io::copy_bidirectional(&mut client, &mut engine)
+            .await
+            .map(drop);
+    }
+    let client = Rewound {
+        first: Bytes::from(first),
+        stream: client,
+    };
+    let service = hyper::service::service_fn(move |request| pass_on(request, docker.clone()));
+    hyper::server::conn::http1::Builder::new()
+        .serve_connection(TokioIo::new(client), service)
+        .with_upgrades()
+        .await
+        .map_err(io::Error::other)
+}
+
+/// An upgraded `/grpc` connection, and what the engine sent right behind its answer.
+async fn upgrade_grpc(docker: &Path) -> io::Result<(UnixStream, Vec<u8>)> {
+    let mut engine = UnixStream::connect(docker).await?;
+    let request = b"POST /grpc HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n";
+    engine.write_all(request).await?;
+    let mut head = Vec::new();
+    let mut buffer = [0u8; 1024];
+    loop {
+        let n = engine.read(&mut buffer).await?;
+        head.extend_from_slice(buffer.get(..n).unwrap_or_default());
+        if let Some(end) = head.windows(4).position(|w| w == b"\r\n\r\n") {
+            let early = head.split_off(end + 4);
+            let upgraded = head.starts_with(b"HTTP/1.1 101 ");
+            let refused = || io::Error::other(String::from_utf8_lossy(&head).into_owned());
+            return if upgraded {
+                Ok((engine, early))
+            } else {
+                Err(refused())
+            };
+        }
+        if n == 0 || head.len() > MAX_HEAD {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
+        }
+    }
+}
+
+type Answer = Response<Either<Incoming, Full<Bytes>>>;
+
+async fn pass_on(mut request: Request<Incoming>, docker: PathBuf) -> io::Result<Answer> {
+    let path = request.uri().path_and_query().map_or("/", |p| p.as_str());
+    let path = without_version(path).to_owned();
+    *request.uri_mut() = path.parse::<Uri>().map_err(io::Error::other)?;
+    let wants_upgrade = request.headers().contains_key(http::header::UPGRADE);
+    let near = wants_upgrade.then(|| hyper::upgrade::on(&mut request));
+    let stream = TokioIo::new(UnixStream::connect(&docker).await?);
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(stream)
+        .await
+        .map_err(io::Error::other)?;
+    tokio::spawn(connection.with_upgrades());
+    let mut answer = sender.send_request(request).await.map_err(io::Error::other)?;
+    if answer.headers().contains_key("api-version") {
+        answer
+            .headers_mut()
+            .insert("api-version", HeaderValue::from_static(API));
+    }
+    if let (Some(near), http::StatusCode::SWITCHING_PROTOCOLS) = (near, answer.status()) {
+        let far = hyper::upgrade::on(&mut answer);
+        tokio::spawn(async move {
+            if let (Ok(near), Ok(far)) = tokio::join!(near, far) {
+                let ends = (&mut TokioIo::new(near), &mut TokioIo::new(far));
+                // Both ends see how it ended; nobody else needs to know.
+                drop(tokio::io::copy_bidirectional(ends.0, ends.1).await);
+            }
+        });
+    }
+    if path != "/version" {
+        return Ok(answer.map(Either::Left));
+    }
+    let (mut parts, body) = answer.into_parts();
+    let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
+    let mut version: serde_json::Value = serde_json::from_slice(&body).map_err(io::Error::other)?;
+    if let Some(told) = version.get_mut("ApiVersion") {
+        *told = API.into();
+    }
+    let body = Bytes::from(version.to_string());
+    parts
+        .headers
+        .insert(http::header::CONTENT_LENGTH, body.len().into());
+    Ok(Response::from_parts(parts, Either::Right(Full::new(body))))
+}
+
+/// The path without a leading version segment.
+fn without_version(path: &str) -> &str {
+    let versioned = path
+        .strip_prefix("/v")
+        .and_then(|rest| rest.find('/').map(|end| rest.split_at(end)));
+    match versioned {
+        Some((version, rest)) if version.bytes().all(|b| b.is_ascii_digit() || b == b'.') => rest,
+        _ => path,
+    }
+}
+
+/// A connection whose first bytes were read already.
+struct Rewound {
+    first: Bytes,
+    stream: UnixStream,
+}
+
+impl AsyncRead for Rewound {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.first.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(cx, buf);
+        }
+        let n = self.first.len().min(buf.remaining());
+        buf.put_slice(self.first.get(..n).unwrap_or_default());
+        self.first.advance(n);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Rewound {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, data)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_version;
+
+    #[test]
+    fn version_segments_are_taken_away() {
+        assert_eq!(without_version("/v1.53/build?version=2"), "/build?version=2");
+        assert_eq!(without_version("/version"), "/version");
+        assert_eq!(without_version("/volumes/create"), "/volumes/create");
+        assert_eq!(without_version("/_ping"), "/_ping");
+    }
+}

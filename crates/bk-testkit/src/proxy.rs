@@ -1,0 +1,239 @@
+//! A proxy between a client and a daemon that counts, cuts and slows down.
+//!
+//! It listens on a unix socket and connects to a unix or TCP address. It looks into nothing.
+
+use std::{
+    io,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::{TcpStream, UnixListener, UnixStream},
+    sync::{Notify, watch},
+};
+use tokio_util::sync::CancellationToken;
+
+/// Bytes moved at a time.
+const CHUNK: usize = 16 * 1024;
+
+/// A running proxy. Dropping it cuts every connection.
+#[derive(Debug)]
+pub struct Proxy {
+    shared: Arc<Shared>,
+    socket: PathBuf,
+    stop: CancellationToken,
+    _dir: TempDir,
+}
+
+#[derive(Debug)]
+struct Shared {
+    upstream: String,
+    to_daemon: AtomicU64,
+    to_client: AtomicU64,
+    connections: AtomicUsize,
+    moved: Notify,
+    /// Cuts what is open now; later connections get a new one.
+    life: std::sync::Mutex<CancellationToken>,
+    refuse: watch::Sender<bool>,
+    /// Pause before each chunk towards the daemon and towards the client, in microseconds.
+    pause: [AtomicU64; 2],
+}
+
+impl Proxy {
+    /// Starts one in front of `upstream`: `unix:///path` or `tcp://host:port`.
+    ///
+    /// # Errors
+    /// When no socket can be made.
+    pub async fn start(upstream: &str) -> io::Result<Self> {
+        let dir = tempfile::Builder::new().prefix("bk-proxy-").tempdir()?;
+        let socket = dir.path().join("proxy.sock");
+        let listener = UnixListener::bind(&socket)?;
+        let stop = CancellationToken::new();
+        let shared = Arc::new(Shared {
+            upstream: upstream.to_owned(),
+            to_daemon: AtomicU64::new(0),
+            to_client: AtomicU64::new(0),
+            connections: AtomicUsize::new(0),
+            moved: Notify::new(),
+            life: std::sync::Mutex::new(stop.child_token()),
+            refuse: watch::Sender::new(false),
+            pause: [AtomicU64::new(0), AtomicU64::new(0)],
+        });
+        tokio::spawn(accept(listener, Arc::clone(&shared), stop.clone()));
+        Ok(Self {
+            shared,
+            socket,
+            stop,
+            _dir: dir,
+        })
+    }
+
+    /// Its address as a client takes it.
+    pub fn address(&self) -> String {
+        format!("unix://{}", self.socket.display())
+    }
+
+    /// Bytes moved towards the daemon so far.
+    pub fn bytes_to_daemon(&self) -> u64 {
+        self.shared.to_daemon.load(Ordering::SeqCst)
+    }
+
+    /// Bytes moved towards the client so far.
+    pub fn bytes_to_client(&self) -> u64 {
+        self.shared.to_client.load(Ordering::SeqCst)
+    }
+
+    /// Connections that are open now.
+    pub fn connections(&self) -> usize {
+        self.shared.connections.load(Ordering::SeqCst)
+    }
+
+    /// Cuts every connection now; new ones are taken again.
+    pub fn cut(&self) {
+        let mut life = crate::fake::locked(&self.shared.life);
+        life.cancel();
+        *life = self.stop.child_token();
+    }
+
+    /// Cuts every connection and refuses new ones: the daemon is gone.
+    pub fn kill(&self) {
+        self.shared.refuse.send_replace(true);
+        self.cut();
+    }
+
+    /// Pauses before each chunk of 16 KiB towards the daemon and towards the client; zero is no pause.
+    pub fn slow_down(&self, to_daemon: Duration, to_client: Duration) {
+        for (pause, time) in self.shared.pause.iter().zip([to_daemon, to_client]) {
+            pause.store(
+                u64::try_from(time.as_micros()).unwrap_or(u64::MAX),
+                Ordering::SeqCst,
+            );
+        }
+    }
+
+    /// Waits until at least `bytes` have moved towards the daemon.
+    ///
+    /// # Errors
+    /// How many have moved after `limit`.
+    pub async fn wait_to_daemon(&self, bytes: u64, limit: Duration) -> Result<(), String> {
+        let enough = async {
+            loop {
+                let moved = self.shared.moved.notified();
+                tokio::pin!(moved);
+                moved.as_mut().enable();
+                if self.bytes_to_daemon() >= bytes {
+                    return;
+                }
+                moved.await;
+            }
+        };
+        let late = |_| {
+            format!(
+                "after {limit:?} only {} bytes went to the daemon",
+                self.bytes_to_daemon()
+            )
+        };
+        tokio::time::timeout(limit, enough).await.map_err(late)
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+async fn accept(listener: UnixListener, shared: Arc<Shared>, stop: CancellationToken) {
+    loop {
+        let client = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((client, _)) => client,
+                Err(_) => return,
+            },
+            () = stop.cancelled() => return,
+        };
+        if *shared.refuse.borrow() {
+            continue;
+        }
+        let shared = Arc::clone(&shared);
+        tokio::spawn(async move {
+            shared.connections.fetch_add(1, Ordering::SeqCst);
+            let life = crate::fake::locked(&shared.life).clone();
+            tokio::select! {
+                // Both ends see how it ended; nobody else needs to know.
+                _ = serve(client, &shared) => {}
+                () = life.cancelled() => {}
+            }
+            shared.connections.fetch_sub(1, Ordering::SeqCst);
+        });
+    }
+}
+
+async fn serve(client: UnixStream, shared: &Shared) -> io::Result<()> {
+    let (client_read, client_write) = client.into_split();
+    if let Some(address) = shared.upstream.strip_prefix("tcp://") {
+        let (read, write) = TcpStream::connect(address).await?.into_split();
+        both(client_read, client_write, read, write, shared).await
+    } else {
+        let path = shared
+            .upstream
+            .strip_prefix("unix://")
+            .unwrap_or(&shared.upstream);
+        let (read, write) = UnixStream::connect(path).await?.into_split();
+        both(client_read, client_write, read, write, shared).await
+    }
+}
+
+async fn both(
+    client_read: impl AsyncRead + Unpin,
+    client_write: impl AsyncWrite + Unpin,
+    daemon_read: impl AsyncRead + Unpin,
+    daemon_write: impl AsyncWrite + Unpin,
+    shared: &Shared,
+) -> io::Result<()> {
+    let up = copy(
+        client_read,
+        daemon_write,
+        &shared.to_daemon,
+        &shared.pause[0],
+        &shared.moved,
+    );
+    let down = copy(
+        daemon_read,
+        client_write,
+        &shared.to_client,
+        &shared.pause[1],
+        &shared.moved,
+    );
+    tokio::try_join!(up, down).map(drop)
+}
+
+async fn copy(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    counter: &AtomicU64,
+    pause: &AtomicU64,
+    moved: &Notify,
+) -> io::Result<()> {
+    let mut buffer = vec![0u8; CHUNK];
+    loop {
+        let n = from.read(&mut buffer).await?;
+        if n == 0 {
+            return to.shutdown().await;
+        }
+        let pause = Duration::from_micros(pause.load(Ordering::SeqCst));
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await; // sleep: slowing a link down is what this proxy is for
+        }
+        to.write_all(buffer.get(..n).unwrap_or_default()).await?;
+        counter.fetch_add(n as u64, Ordering::SeqCst);
+        moved.notify_waiters();
+    }
+}
