@@ -146,6 +146,8 @@ impl PrivateApt {
             "APT::Update::Post-Invoke-Success=".into(),
             "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false".into(),
             "Acquire::Languages=none".into(),
+            // A mirror may be frozen at a date. What it has is still signed, and is used for tests only.
+            "Acquire::Check-Valid-Until=false".into(),
             // Without this apt warns that its unprivileged user cannot read the private directory.
             "APT::Sandbox::User=root".into(),
         ] {
