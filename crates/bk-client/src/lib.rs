@@ -1,1 +1,42 @@
 //! Build container images with BuildKit, inside Docker Engine or standalone.
+//!
+//! A directory, a Dockerfile and a daemon in; progress as events and an image out:
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), bk_client::BuildError> {
+//! use bk_client::{BuildRequest, EventSink, ImageBuilder};
+//!
+//! let client = bk_client::connect().await?;
+//! let request = BuildRequest::new("./app").tag("app:1.0");
+//! let events = EventSink::from_fn(|event| println!("{event:?}"));
+//! let outcome = client.build(request, events).await?;
+//! println!("{}", outcome.image_id.unwrap_or_default());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`connect`] picks the daemon: `BUILDKIT_HOST`, `DOCKER_HOST`, then the default sockets; [`connect_with`] takes an
+//! address. Dropping a build future cancels the build and leaves nothing behind.
+//!
+//! This is the only library crate that reads the environment or the home directory, and it does so only in
+//! [`Environment::from_process`]. It implements nothing: everything is in the crates below it.
+//!
+//! # Features
+//! `docker` and `buildkitd`, both on by default; each alone compiles and works.
+
+mod client;
+mod connect;
+mod environment;
+
+pub use bk_build::*;
+pub use bk_fsync::tree::{self, DirTree, MemoryTree, Tree};
+pub use bk_session::DockerConfig;
+
+#[cfg(feature = "buildkitd")]
+pub use backend_buildkitd::{BuildkitdBackend, Endpoint as BuildkitdEndpoint};
+#[cfg(feature = "docker")]
+pub use backend_docker::{DockerBackend, DockerRoute, Endpoint as DockerEndpoint};
+
+pub use client::Client;
+pub use connect::{Backend, ConnectOptions, connect, connect_with};
+pub use environment::Environment;

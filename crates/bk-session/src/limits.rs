@@ -46,3 +46,9 @@ pub const CLOSE_GRACE: Duration = Duration::from_secs(2);
 
 /// Largest Docker config file read, in bytes. Real ones are a few KiB; this bounds a mistaken path.
 pub const MAX_CONFIG_FILE: u64 = 16 * 1024 * 1024;
+
+/// How often a running transfer tells its counts.
+pub const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Warnings about single files that one session tells; the counts in the report go on.
+pub const MAX_WARNINGS: usize = 1000;

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use bk_build::{CredentialProvider, EventSink, LocalFailure, TransferReport};
+use bk_build::{BuildError, CredentialProvider, EventSink, TransferReport};
 use bk_proto::{headers, id::Id};
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -90,13 +90,13 @@ pub struct Session {
 /// What a session has seen, shared by its services.
 #[derive(Default)]
 pub(crate) struct SessionState {
-    local_failure: Mutex<Option<LocalFailure>>,
+    local_failure: Mutex<Option<BuildError>>,
     report: Mutex<TransferReport>,
 }
 
 impl SessionState {
     /// Keeps the first failure: later ones are usually its consequences.
-    pub(crate) fn fail(&self, failure: LocalFailure) {
+    pub(crate) fn fail(&self, failure: BuildError) {
         self.local_failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failure);
     }
 
@@ -176,8 +176,8 @@ impl RunningSession {
         self.ended.borrow().clone()
     }
 
-    /// The first local file that could not be served as it should, taken out.
-    pub fn local_failure(&self) -> Option<LocalFailure> {
+    /// The first failure on this machine that broke a transfer (a file, a pattern), taken out.
+    pub fn local_failure(&self) -> Option<BuildError> {
         self.state.local_failure.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 

@@ -123,7 +123,7 @@ async fn run(
         }
         Err(status) => {
             if let Some(local) = local {
-                return Err(local.into());
+                return Err(local);
             }
             let name = filename.as_deref().unwrap_or("Dockerfile");
             Err(classify::solve_failure(&status, &fold, &address, name))

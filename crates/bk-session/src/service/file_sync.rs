@@ -1,18 +1,254 @@
-//! Files to the daemon.
-use std::sync::Arc;
-use std::pin::Pin;
-use bk_build::EventSink;
-use bk_proto::{filesync::file_sync_server::FileSync, fsutil::Packet};
+//! Files to the daemon: from a request's metadata to one run of the sender.
+//!
+//! Several transfers of one source may run at once. Each is a task of its own that ends with its response stream, so a
+//! cancelled call stops the walk and the reads. The first local failure is kept: the daemon's own error only says that
+//! the transfer broke.
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    pin::Pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+use bk_build::{
+    BuildError, BuildEvent, EventSink, InputError, LocalFailure, Transfer, TransferReport, Warning, WarningKind,
+};
+use bk_fsync::{
+    FilterOptions, SendError, SendObserver, SendOptions, SendReport, Warning as FileWarning, walk::WalkError,
+};
+use bk_proto::{filesync::file_sync_server::FileSync, fsutil::Packet, headers, metadata};
 use futures_core::Stream;
+use tokio::{sync::mpsc, time::MissedTickBehavior};
+use tokio_util::task::AbortOnDropHandle;
 use tonic::{Request, Response, Status, Streaming};
-use crate::{session::SessionState, sources::Sources};
-pub(crate) struct FileSyncService { sources: Sources, events: EventSink, state: Arc<SessionState> }
-impl FileSyncService { pub(crate) fn new(sources: Sources, events: EventSink, state: Arc<SessionState>) -> Self { Self { sources, events, state } } }
-type PacketStream = Pin<Box<dyn Stream<Item = Result<Packet, Status>> + Send>>;
+
+use crate::{
+    limits::{MAX_WARNINGS, OUTBOUND_PACKETS, PROGRESS_INTERVAL},
+    session::SessionState,
+    sources::{Source, Sources},
+};
+
+pub(crate) struct FileSyncService {
+    sources: Sources,
+    events: EventSink,
+    state: Arc<SessionState>,
+    transfers: AtomicU64,
+    /// Paths that were warned of: the daemon asks for one source several times.
+    warned: Arc<Mutex<BTreeSet<String>>>,
+}
+
+impl FileSyncService {
+    pub(crate) fn new(sources: Sources, events: EventSink, state: Arc<SessionState>) -> Self {
+        Self { sources, events, state, transfers: AtomicU64::new(0), warned: Arc::default() }
+    }
+}
+
 #[tonic::async_trait]
 impl FileSync for FileSyncService {
     type DiffCopyStream = PacketStream;
     type TarStreamStream = PacketStream;
-    async fn diff_copy(&self, _r: Request<Streaming<Packet>>) -> Result<Response<PacketStream>, Status> { let _ = (&self.sources, &self.events, &self.state); Err(Status::unimplemented("")) }
-    async fn tar_stream(&self, _r: Request<Streaming<Packet>>) -> Result<Response<PacketStream>, Status> { Err(Status::unimplemented("not used")) }
+
+    async fn diff_copy(&self, request: Request<Streaming<Packet>>) -> Result<Response<PacketStream>, Status> {
+        let (name, source) = self.source(&request)?;
+        let values = |key| metadata::values(request.metadata(), key);
+        let mut filter = FilterOptions::default();
+        filter.include = values(headers::INCLUDE_PATTERNS);
+        filter.exclude = values(headers::EXCLUDE_PATTERNS);
+        filter.follow = values(headers::FOLLOW_PATHS);
+        let watch = Arc::new(Watch {
+            counts: Mutex::default(),
+            warnings: Mutex::default(),
+            warned: self.warned.clone(),
+        });
+        let transfer = Running {
+            transfer: Transfer::new(name, self.transfers.fetch_add(1, Ordering::Relaxed)),
+            root: source.root.clone(),
+            events: self.events.clone(),
+            state: self.state.clone(),
+            watch: watch.clone(),
+        };
+        let (outbound, packets) = mpsc::channel(OUTBOUND_PACKETS);
+        let options = SendOptions::new().filter(filter).observer(watch);
+        let sending = bk_fsync::send(source.tree.clone(), options, request.into_inner(), outbound);
+        let task = AbortOnDropHandle::new(tokio::spawn(transfer.run(sending)));
+        Ok(Response::new(PacketStream { packets, task: Some(task) }))
+    }
+
+    async fn tar_stream(&self, _: Request<Streaming<Packet>>) -> Result<Response<PacketStream>, Status> {
+        Err(Status::unimplemented("the tar variant of file transfer is named by the protocol but never used"))
+    }
+}
+
+impl FileSyncService {
+    fn source(&self, request: &Request<Streaming<Packet>>) -> Result<(String, &Source), Status> {
+        let name = metadata::first(request.metadata(), headers::DIR_NAME).unwrap_or_default();
+        let name = String::from_utf8_lossy(&name).into_owned();
+        match self.sources.get(&name) {
+            Some(source) => Ok((name, source)),
+            None => Err(Status::not_found(format!("no access allowed to dir {name:?}"))),
+        }
+    }
+}
+
+/// The packets of one transfer, then its result.
+pub(crate) struct PacketStream {
+    packets: mpsc::Receiver<Packet>,
+    task: Option<AbortOnDropHandle<Result<(), Status>>>,
+}
+
+impl Stream for PacketStream {
+    type Item = Result<Packet, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if let Some(packet) = std::task::ready!(self.packets.poll_recv(cx)) {
+            return Poll::Ready(Some(Ok(packet)));
+        }
+        let Some(task) = &mut self.task else { return Poll::Ready(None) };
+        let result = std::task::ready!(Pin::new(task).poll(cx));
+        self.task = None;
+        Poll::Ready(match result {
+            Ok(Ok(())) => None,
+            Ok(Err(status)) => Some(Err(status)),
+            Err(e) => Some(Err(Status::internal(format!("the transfer ended early: {e}")))),
+        })
+    }
+}
+
+/// One transfer while it runs.
+struct Running {
+    transfer: Transfer,
+    root: Option<PathBuf>,
+    events: EventSink,
+    state: Arc<SessionState>,
+    watch: Arc<Watch>,
+}
+
+impl Running {
+    async fn run(mut self, sending: impl Future<Output = Result<SendReport, SendError>>) -> Result<(), Status> {
+        let mut ticks = tokio::time::interval(PROGRESS_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut sending = std::pin::pin!(sending);
+        let result = loop {
+            tokio::select! {
+                biased;
+                result = &mut sending => break result,
+                _ = ticks.tick() => {
+                    self.transfer.report = self.watch.counts();
+                    // The next reading replaces one that finds no room.
+                    self.events.try_emit(BuildEvent::Transfer(self.transfer.clone()));
+                    self.tell_warnings().await;
+                }
+            }
+        };
+        self.tell_warnings().await;
+        self.transfer.report = self.watch.counts();
+        self.transfer.done = true;
+        self.state.add(&self.transfer.report);
+        self.events.emit(BuildEvent::Transfer(self.transfer.clone())).await;
+        let Err(error) = result else { return Ok(()) };
+        let text = chain(&error);
+        if let Some(cause) = self.blame(error) {
+            self.state.fail(cause);
+        }
+        Err(Status::unknown(text))
+    }
+
+    /// The cause on this machine; none when the daemon or the connection ended the transfer.
+    fn blame(&self, error: SendError) -> Option<BuildError> {
+        let at = |path: &str| self.root.as_deref().unwrap_or_else(|| Path::new("")).join(path);
+        match error {
+            SendError::File(e) => {
+                let path = at(&e.path);
+                Some(LocalFailure::new(path, chain(&e.fault)).caused_by(e).into())
+            }
+            SendError::List(WalkError::Io { action, path, source }) => {
+                Some(LocalFailure::new(at(&path), format!("cannot {action}: {source}")).caused_by(source).into())
+            }
+            SendError::List(WalkError::Filter(e)) => {
+                Some(InputError::new("the ignore file or a path of the Dockerfile", chain(&e), "").into())
+            }
+            SendError::List(e) => {
+                let root = at("");
+                Some(LocalFailure::new(root, chain(&e)).caused_by(e).into())
+            }
+            SendError::TaskLost => Some(BuildError::Misuse(chain(&error))),
+            _ => None,
+        }
+    }
+
+    async fn tell_warnings(&self) {
+        let warnings = std::mem::take(&mut *lock(&self.watch.warnings));
+        for warning in warnings {
+            self.events.emit(BuildEvent::Warning(warning)).await;
+        }
+    }
+}
+
+/// An error with its causes on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(e) = source {
+        text.push_str(": ");
+        text.push_str(&e.to_string());
+        source = e.source();
+    }
+    text
+}
+
+/// Counts what the sender reports, from whichever thread it does.
+struct Watch {
+    counts: Mutex<TransferReport>,
+    warnings: Mutex<Vec<Warning>>,
+    warned: Arc<Mutex<BTreeSet<String>>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Watch {
+    fn counts(&self) -> TransferReport {
+        *lock(&self.counts)
+    }
+}
+
+impl SendObserver for Watch {
+    fn listed(&self, entries: u64, bytes: u64) {
+        let mut counts = lock(&self.counts);
+        counts.entries = entries;
+        counts.offered_bytes = bytes;
+    }
+
+    fn requested(&self, _path: &[u8], _size: u64) {
+        lock(&self.counts).requested_files += 1;
+    }
+
+    fn sent_bytes(&self, bytes: u64) {
+        lock(&self.counts).sent_bytes += bytes;
+    }
+
+    fn file_sent(&self, _path: &[u8], _size: u64) {
+        lock(&self.counts).sent_files += 1;
+    }
+
+    fn warning(&self, warning: &FileWarning<'_>) {
+        let path = String::from_utf8_lossy(warning.path()).into_owned();
+        let kind = match warning {
+            FileWarning::SocketSkipped { .. } => {
+                lock(&self.counts).skipped += 1;
+                WarningKind::SkippedFile(path.clone())
+            }
+            _ => WarningKind::Client,
+        };
+        let mut warned = lock(&self.warned);
+        if warned.len() < MAX_WARNINGS && warned.insert(path) {
+            lock(&self.warnings).push(Warning::new(kind, warning.to_string()));
+        }
+    }
 }
