@@ -1,0 +1,146 @@
+//! `bk build`: one request, one build, its display and its files.
+//!
+//! Files and standard output are written outside the runtime, progress on a thread that may block: nothing here stalls
+//! the session that serves files to the daemon.
+
+use std::{
+    io,
+    time::{Duration, Instant},
+};
+
+use bk_client::{
+    BuildError, BuildOutcome, BuildRequest, EventReceiver, EventSink, ImageBuilder, LocalFailure,
+};
+use bk_progress::{Mode, Renderer};
+use tokio::runtime::Handle;
+
+use crate::{
+    args::{BuildArgs, Global},
+    connect::connect,
+    exit, files,
+    interrupt::Interrupt,
+    limits, report,
+    request::{self, Process},
+};
+
+/// Runs the command and returns its exit code; everything there is to say was said.
+pub(crate) fn main(global: &Global, args: &BuildArgs) -> u8 {
+    let mode = match request::mode(args, &Process) {
+        Ok(mode) => mode,
+        Err(e) => return fail(&e.into(), true),
+    };
+    match run(global, args, mode) {
+        Ok(outcome) => match outcome.image_id {
+            Some(id) if args.quiet => report::to_stdout(&format!("{id}\n")),
+            _ => exit::SUCCESS,
+        },
+        // The plain display ends with the last output of a failed step; the others have not shown it as text.
+        Err(e) => fail(&e, !matches!(mode, Mode::Auto | Mode::Plain)),
+    }
+}
+
+fn fail(error: &BuildError, with_log: bool) -> u8 {
+    report::to_stderr(&report::render(error, with_log));
+    exit::of(error)
+}
+
+fn run(global: &Global, args: &BuildArgs, mode: Mode) -> Result<BuildOutcome, BuildError> {
+    let request = request::request(args, &Process)?;
+    if let Some(file) = &args.iidfile {
+        files::remove_stale(file)?;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(limits::WORKER_THREADS)
+        .enable_all()
+        .build()
+        .map_err(|e| LocalFailure::new("/", "cannot start the threads of a build").caused_by(e))?;
+    let result = runtime.block_on(Box::pin(connect_and_build(global, request, mode)));
+    // Not a plain drop: that would wait for ever for a thread that a stopped terminal or a dead disk blocks.
+    runtime.shutdown_timeout(limits::SHUTDOWN_GRACE);
+    let outcome = result?;
+    if let Some(file) = &args.iidfile {
+        files::write_image_id(file, &outcome)?;
+    }
+    if let Some(file) = &args.metadata_file {
+        files::write_metadata(file, &outcome)?;
+    }
+    Ok(outcome)
+}
+
+async fn connect_and_build(
+    global: &Global,
+    request: BuildRequest,
+    mode: Mode,
+) -> Result<BuildOutcome, BuildError> {
+    let mut interrupt = Interrupt::listen()
+        .map_err(|e| BuildError::from(LocalFailure::new("/", "cannot listen for signals").caused_by(e)))?;
+    let client = tokio::select! {
+        biased;
+        client = connect(global) => client?,
+        () = interrupt.asked() => return Err(BuildError::Cancelled),
+    };
+    drive(
+        &client,
+        request,
+        mode.renderer(io::stderr()),
+        interrupt,
+        limits::CANCEL_GRACE,
+    )
+    .await
+}
+
+/// Builds, draws, and stops when asked. Returns when the display is complete, or `grace` after the user asked to stop
+/// when the build's cleaning up or the display hangs.
+async fn drive(
+    builder: &dyn ImageBuilder,
+    request: BuildRequest,
+    renderer: Box<dyn Renderer + Send>,
+    mut interrupt: Interrupt,
+    grace: Duration,
+) -> Result<BuildOutcome, BuildError> {
+    let (sink, events) = EventSink::default_channel();
+    let mut drawing = tokio::task::spawn_blocking(move || draw(events, renderer));
+    // Dropping the build at the end of this statement cancels it on the daemon and lets go of the sink.
+    let result = tokio::select! {
+        biased;
+        result = builder.build(request, sink) => result,
+        () = interrupt.asked() => Err(BuildError::Cancelled),
+    };
+    // The display ends when the last holder of the sink is gone: then the build has cleaned up as well.
+    let drawn = tokio::select! {
+        drawn = &mut drawing => drawn,
+        () = too_long(&mut interrupt, grace) => return result.and(Err(BuildError::Cancelled)),
+    };
+    let outcome = result?;
+    match drawn {
+        Ok(Ok(())) => Ok(outcome),
+        Ok(Err(e)) => Err(LocalFailure::new("/dev/stderr", "cannot draw progress")
+            .caused_by(e)
+            .into()),
+        Err(e) => Err(BuildError::Misuse(format!("the display ended early: {e}"))),
+    }
+}
+
+/// Ends some time after the user has asked to stop, never otherwise.
+async fn too_long(interrupt: &mut Interrupt, grace: Duration) {
+    interrupt.asked().await;
+    tokio::time::sleep(grace).await;
+}
+
+/// Draws all events of a build. Blocks; runs on a thread for that.
+fn draw(mut events: EventReceiver, mut renderer: Box<dyn Renderer + Send>) -> io::Result<()> {
+    let runtime = Handle::current();
+    loop {
+        let next =
+            runtime.block_on(async { tokio::time::timeout(bk_progress::limits::TICK, events.recv()).await });
+        match next {
+            Ok(Some(event)) => renderer.event(&event)?,
+            Ok(None) => return renderer.finish(),
+            Err(_elapsed) => {}
+        }
+        renderer.tick(Instant::now())?;
+    }
+}
+
+#[cfg(test)]
+mod tests;

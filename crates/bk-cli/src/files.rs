@@ -1,0 +1,218 @@
+//! The files that a build leaves for scripts. They appear whole or not at all.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, OpenOptions},
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use bk_client::{BuildError, BuildOutcome, LocalFailure};
+use serde_json::{Map, Value};
+
+/// Removes an image id of an earlier build, so that a failed build does not leave one that looks like its own.
+///
+/// # Errors
+/// The file is there and cannot be removed.
+pub(crate) fn remove_stale(iidfile: &Path) -> Result<(), BuildError> {
+    match fs::symlink_metadata(iidfile) {
+        Ok(found) if found.is_file() => match fs::remove_file(iidfile) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(LocalFailure::new(
+                iidfile,
+                "cannot remove the image id of an earlier build",
+            )
+            .caused_by(e)
+            .into()),
+            _ => Ok(()),
+        },
+        // A link or a device stays and is written through; nothing there is fine.
+        _ => Ok(()),
+    }
+}
+
+/// Writes the image id, without a line end, as `docker buildx` does.
+///
+/// # Errors
+/// The build made no image, or the file cannot be written.
+pub(crate) fn write_image_id(iidfile: &Path, outcome: &BuildOutcome) -> Result<(), BuildError> {
+    match &outcome.image_id {
+        Some(id) => write(iidfile, id.as_bytes()),
+        None => Err(LocalFailure::new(iidfile, "the daemon named no image id to write there").into()),
+    }
+}
+
+/// Writes what the exporters answered as a JSON object, as `docker buildx` does.
+///
+/// # Errors
+/// The file cannot be written.
+pub(crate) fn write_metadata(file: &Path, outcome: &BuildOutcome) -> Result<(), BuildError> {
+    write(file, metadata(&outcome.exporter_response).as_bytes())
+}
+
+/// Two-space indentation, sorted keys, no line end at the end. A value that is base64 of a JSON object which is not
+/// empty is that object; any other is a string.
+fn metadata(response: &BTreeMap<String, String>) -> String {
+    let object: Map<String, Value> = response
+        .iter()
+        .map(|(key, value)| (key.clone(), inlined(value)))
+        .collect();
+    format!("{:#}", Value::Object(object))
+}
+
+fn inlined(value: &str) -> Value {
+    let decoded = STANDARD
+        .decode(value)
+        .ok()
+        .and_then(|bytes| serde_json::from_slice::<Map<_, _>>(&bytes).ok());
+    match decoded {
+        Some(object) if !object.is_empty() => Value::Object(object),
+        _ => Value::String(value.to_owned()),
+    }
+}
+
+/// Writes a file beside its place and renames it there. What a link points to is replaced, not the link; a device or
+/// pipe is written to as it is.
+fn write(file: &Path, data: &[u8]) -> Result<(), BuildError> {
+    let failed = |e: io::Error| LocalFailure::new(file, "cannot write it").caused_by(e).into();
+    match fs::metadata(file) {
+        Ok(found) if !found.is_file() => OpenOptions::new()
+            .write(true)
+            .open(file)
+            .and_then(|mut f| f.write_all(data))
+            .map_err(failed),
+        Ok(_) => fs::canonicalize(file)
+            .and_then(|place| replace(&place, data))
+            .map_err(failed),
+        Err(_) => replace(file, data).map_err(failed),
+    }
+}
+
+fn replace(place: &Path, data: &[u8]) -> io::Result<()> {
+    let (beside, mut file) = create_beside(place)?;
+    let written = file.write_all(data).and_then(|()| fs::rename(&beside, place));
+    if written.is_err() {
+        // The first error is the one to tell; this is only tidying up.
+        drop(fs::remove_file(&beside));
+    }
+    written
+}
+
+/// A new file in the directory of `place`, with the permissions that any new file gets.
+fn create_beside(place: &Path) -> io::Result<(PathBuf, fs::File)> {
+    let name = place.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let mut attempt: u32 = 0;
+    loop {
+        let mut beside = std::ffi::OsString::from(".");
+        beside.push(name);
+        beside.push(format!(".{}-{attempt}.tmp", std::process::id()));
+        let beside = place.with_file_name(beside);
+        match OpenOptions::new().write(true).create_new(true).open(&beside) {
+            Ok(file) => return Ok((beside, file)),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists && attempt < 100 => attempt += 1,
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(pairs: &[(&str, &str)]) -> BuildOutcome {
+        let mut outcome = BuildOutcome::default();
+        outcome.image_id = Some("sha256:abc".to_owned());
+        outcome.exporter_response = pairs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
+        outcome
+    }
+
+    #[test]
+    fn metadata_inlines_objects_and_nothing_else() {
+        let encoded = STANDARD.encode(r#"{"b":{"size":2},"a":[]}"#);
+        let list = STANDARD.encode("[1]");
+        let empty = STANDARD.encode("{}");
+        let text = metadata(
+            &outcome(&[
+                ("containerimage.descriptor", &encoded),
+                ("containerimage.digest", "sha256:1"),
+                ("empty", &empty),
+                ("image.name", "a,b"),
+                ("list", &list),
+            ])
+            .exporter_response,
+        );
+        assert_eq!(
+            text,
+            r#"{
+  "containerimage.descriptor": {
+    "a": [],
+    "b": {
+      "size": 2
+    }
+  },
+  "containerimage.digest": "sha256:1",
+  "empty": "e30=",
+  "image.name": "a,b",
+  "list": "WzFd"
+}"#
+        );
+        assert_eq!(metadata(&BTreeMap::new()), "{}");
+    }
+
+    #[test]
+    fn files_are_replaced_whole_and_nothing_stays_beside() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let file = dir.path().join("iid");
+        for _ in 0..2 {
+            write_image_id(&file, &outcome(&[])).expect("a writable directory");
+        }
+        assert_eq!(fs::read(&file).expect("the file"), b"sha256:abc");
+        write_metadata(&dir.path().join("m"), &outcome(&[("k", "v")])).expect("a writable directory");
+        assert_eq!(
+            fs::read(dir.path().join("m")).expect("the file"),
+            b"{\n  \"k\": \"v\"\n}"
+        );
+        assert_eq!(fs::read_dir(dir.path()).expect("the directory").count(), 2);
+        remove_stale(&file).expect("removable");
+        remove_stale(&file).expect("gone is fine");
+        assert!(!file.exists());
+    }
+
+    #[test]
+    fn a_failed_write_names_the_file_and_leaves_nothing() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let file = dir.path().join("no/such/dir/iid");
+        let error = write_image_id(&file, &outcome(&[])).expect_err("no directory");
+        assert_eq!(error.to_string(), format!("{}: cannot write it", file.display()));
+        let error = write_image_id(&file, &BuildOutcome::default()).expect_err("no id");
+        assert!(
+            error
+                .to_string()
+                .ends_with("the daemon named no image id to write there")
+        );
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_and_devices_stay_what_they_are() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let (link, file) = (dir.path().join("link"), dir.path().join("file"));
+        fs::write(&file, "old and longer than the new").expect("writable");
+        std::os::unix::fs::symlink("file", &link).expect("a link");
+        remove_stale(&link).expect("a link stays");
+        write(&link, b"new").expect("writable");
+        assert_eq!(fs::read_link(&link).expect("still a link"), Path::new("file"));
+        assert_eq!(fs::read(&file).expect("the file"), b"new");
+        write(Path::new("/dev/null"), b"x").expect("a device takes it");
+        use std::os::unix::fs::FileTypeExt as _;
+        assert!(
+            fs::metadata("/dev/null")
+                .expect("there")
+                .file_type()
+                .is_char_device()
+        );
+    }
+}

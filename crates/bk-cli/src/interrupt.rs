@@ -1,0 +1,83 @@
+//! Ctrl-C and SIGTERM: the first asks the build to stop, the second stops the program.
+
+use std::io;
+
+use tokio::sync::watch;
+
+use crate::exit;
+
+/// Tells when the user asked to stop.
+pub(crate) struct Interrupt(watch::Receiver<bool>);
+
+impl Interrupt {
+    /// Listens from now on. The second signal ends the process with [`exit::CANCELLED`], whatever it is doing.
+    ///
+    /// # Errors
+    /// The system does not allow to handle signals.
+    pub(crate) fn listen() -> io::Result<Self> {
+        let mut signals = Signals::new()?;
+        let (asked, receiver) = watch::channel(false);
+        tokio::spawn(async move {
+            signals.next().await;
+            asked.send_replace(true);
+            signals.next().await;
+            std::process::exit(i32::from(exit::CANCELLED));
+        });
+        Ok(Self(receiver))
+    }
+
+    /// An interrupt that a test gives by hand.
+    #[cfg(test)]
+    pub(crate) fn by_hand() -> (watch::Sender<bool>, Self) {
+        let (asked, receiver) = watch::channel(false);
+        (asked, Self(receiver))
+    }
+
+    /// Waits until the user asks to stop. Safe to drop and to call again.
+    pub(crate) async fn asked(&mut self) {
+        if self.0.wait_for(|asked| *asked).await.is_err() {
+            // The listener is gone without having heard anything: it never will.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+#[cfg(unix)]
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn new() -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    async fn next(&mut self) {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! Tuned numbers of the program, each with its unit and reason.
+
+use std::time::Duration;
+
+/// The longest Dockerfile, in bytes, that is taken from standard input. It is held in memory and sent as one file; the
+/// daemon's own limit for a Dockerfile is far below.
+pub(crate) const STDIN_DOCKERFILE_BYTES: u64 = 16 * 1024 * 1024;
+
+/// How long a cancelled build may take to tell the daemon and to draw its last lines. Long enough for a loaded daemon,
+/// short enough for a person who pressed Ctrl-C.
+pub(crate) const CANCEL_GRACE: Duration = Duration::from_secs(5);
+
+/// How long the runtime may take to end after everything is done: only a blocked terminal or disk could need it.
+pub(crate) const SHUTDOWN_GRACE: Duration = Duration::from_millis(500);
+
+/// Threads that run the session and the build: one for each would do; file reads have threads of their own.
+pub(crate) const WORKER_THREADS: usize = 2;

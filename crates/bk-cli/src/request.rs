@@ -1,0 +1,225 @@
+//! From arguments to a request: everything that can be checked before a daemon is asked.
+
+use std::{
+    ffi::OsString,
+    fs,
+    io::{self, Read},
+    path::Path,
+};
+
+use bk_client::{BuildError, BuildRequest, Dockerfile, InputError, LocalFailure};
+use bk_progress::Mode;
+
+use crate::{
+    args::{BuildArgs, Progress},
+    limits::STDIN_DOCKERFILE_BYTES,
+};
+
+/// Where arguments without a value, and defaults, come from.
+pub(crate) trait Surroundings {
+    /// A variable of the environment.
+    fn var(&self, name: &str) -> Option<OsString>;
+    /// Standard input. Called at most once.
+    fn stdin(&self) -> Box<dyn Read>;
+}
+
+/// The process's own surroundings.
+pub(crate) struct Process;
+
+impl Surroundings for Process {
+    fn var(&self, name: &str) -> Option<OsString> {
+        std::env::var_os(name)
+    }
+
+    fn stdin(&self) -> Box<dyn Read> {
+        Box::new(io::stdin().lock())
+    }
+}
+
+/// The request that the arguments mean.
+///
+/// # Errors
+/// A wrong argument, or a file that cannot be used; nothing was sent.
+pub(crate) fn request(args: &BuildArgs, around: &impl Surroundings) -> Result<BuildRequest, BuildError> {
+    check_context(&args.context)?;
+    for (flag, file) in [
+        ("--iidfile", &args.iidfile),
+        ("--metadata-file", &args.metadata_file),
+    ] {
+        if let Some(file) = file {
+            check_output(flag, file)?;
+        }
+    }
+    let mut request = BuildRequest::new(args.context.as_path());
+    request.tags.clone_from(&args.tags);
+    for text in &args.build_args {
+        let (key, value) = match text.split_once('=') {
+            Some((key, value)) => (key, Some(value.to_owned())),
+            None => (&**text, from_environment(text, around)?),
+        };
+        if let Some(value) = value {
+            request.build_args.insert(key.to_owned(), value);
+        }
+    }
+    for text in &args.labels {
+        let (key, value) = text.split_once('=').unwrap_or((text, ""));
+        request.labels.insert(key.to_owned(), value.to_owned());
+    }
+    request.target.clone_from(&args.target);
+    request.platforms.clone_from(&args.platforms);
+    request.no_cache = args.no_cache;
+    request.pull = args.pull;
+    // Before standard input is read: nobody should type a Dockerfile only to hear of a bad tag.
+    request.validate()?;
+    request.dockerfile = match &args.file {
+        None => Dockerfile::Default,
+        Some(file) if file.as_os_str() == "-" => {
+            Dockerfile::Inline(read_bounded(around.stdin(), STDIN_DOCKERFILE_BYTES)?.into())
+        }
+        Some(file) => Dockerfile::Path(file.clone()),
+    };
+    Ok(request)
+}
+
+/// How progress is drawn: `--quiet`, else `--progress`, where `auto` gives way to `BUILDKIT_PROGRESS`.
+///
+/// # Errors
+/// A combination or a value that has no meaning.
+pub(crate) fn mode(args: &BuildArgs, around: &impl Surroundings) -> Result<Mode, InputError> {
+    let chosen = match args.progress {
+        Progress::Auto if args.quiet => Mode::Quiet,
+        Progress::Auto => return from_variable(around),
+        Progress::Plain => Mode::Plain,
+        Progress::Rawjson => Mode::RawJson,
+        Progress::Quiet => Mode::Quiet,
+    };
+    if args.quiet && chosen != Mode::Quiet {
+        return Err(InputError::new(
+            "--quiet",
+            format!("cannot be used with --progress {chosen}"),
+            "",
+        ));
+    }
+    Ok(chosen)
+}
+
+fn from_variable(around: &impl Surroundings) -> Result<Mode, InputError> {
+    const NAME: &str = "BUILDKIT_PROGRESS";
+    let Some(value) = around.var(NAME).filter(|v| !v.is_empty()) else {
+        return Ok(Mode::Auto);
+    };
+    match value.to_string_lossy().as_ref() {
+        // Set for other tools; `auto` is the nearest that there is.
+        "tty" => Ok(Mode::Auto),
+        name => name.parse().map_err(|_| {
+            InputError::new(
+                NAME,
+                format!("`{name}` is not a progress mode"),
+                one_of(&Mode::NAMES),
+            )
+        }),
+    }
+}
+
+fn one_of(names: &[&str]) -> String {
+    format!("one of {}", names.join(", "))
+}
+
+fn from_environment(name: &str, around: &impl Surroundings) -> Result<Option<String>, InputError> {
+    if name.is_empty() {
+        return Err(InputError::new(
+            "--build-arg",
+            "a key must not be empty",
+            "KEY=VALUE or KEY",
+        ));
+    }
+    around
+        .var(name)
+        .map(OsString::into_string)
+        .transpose()
+        .map_err(|_| {
+            InputError::new(
+                "--build-arg",
+                format!("the environment variable `{name}` is not UTF-8"),
+                "",
+            )
+        })
+}
+
+fn check_context(path: &Path) -> Result<(), BuildError> {
+    const ALLOWED: &str = "a directory on this machine";
+    let text = path.display();
+    if path.as_os_str() == "-" {
+        let why = "`-`: a context on standard input is not supported yet";
+        return Err(InputError::new(
+            "PATH",
+            why,
+            format!("{ALLOWED}; a Dockerfile alone can come with `-f -`"),
+        )
+        .into());
+    }
+    match fs::metadata(path) {
+        Ok(found) if found.is_dir() => Ok(()),
+        Ok(_) => Err(InputError::new("PATH", format!("`{text}` is not a directory"), ALLOWED).into()),
+        Err(_) if is_remote(&path.to_string_lossy()) => {
+            let why = format!("`{text}`: remote contexts are not supported yet");
+            Err(InputError::new("PATH", why, ALLOWED).into())
+        }
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Err(InputError::new("PATH", format!("`{text}` does not exist"), ALLOWED).into())
+        }
+        Err(e) => Err(LocalFailure::new(path, "cannot use it as the build context")
+            .caused_by(e)
+            .into()),
+    }
+}
+
+/// What `docker buildx build` would take for a remote context.
+fn is_remote(text: &str) -> bool {
+    ["http://", "https://", "git://", "ssh://", "git@", "github.com/"]
+        .iter()
+        .any(|p| text.starts_with(p))
+}
+
+/// A long build should not fail in its last step because of a typing error.
+fn check_output(flag: &str, file: &Path) -> Result<(), InputError> {
+    let parent = match file.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    if file.file_name().is_none() || file.is_dir() {
+        return Err(InputError::new(
+            flag,
+            format!("`{}` is a directory", file.display()),
+            "a file to be written",
+        ));
+    }
+    if !parent.is_dir() {
+        let why = format!(
+            "`{}`: the directory `{}` does not exist",
+            file.display(),
+            parent.display()
+        );
+        return Err(InputError::new(flag, why, "a file to be written"));
+    }
+    Ok(())
+}
+
+fn read_bounded(input: impl Read, limit: u64) -> Result<Vec<u8>, BuildError> {
+    let mut text = Vec::new();
+    input
+        .take(limit + 1)
+        .read_to_end(&mut text)
+        .map_err(|e| LocalFailure::new("-", "cannot read the Dockerfile from standard input").caused_by(e))?;
+    if text.len() as u64 > limit {
+        let why = format!(
+            "the Dockerfile on standard input is longer than {} MiB",
+            limit / 1024 / 1024
+        );
+        return Err(InputError::new("--file", why, "").into());
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests;
