@@ -1,1 +1,28 @@
 //! Reach the BuildKit inside Docker Engine and build on it.
+//!
+//! [`DockerBackend::connect`] asks an engine who it is and picks a [`DockerRoute`]; then it is an
+//! [`ImageBuilder`](bk_build::ImageBuilder). The crate adds no build logic: it finds a way for bytes to reach the
+//! daemon, and speaks the two dialects that are Docker's own, the connection upgrade and `POST /build`.
+//!
+//! | route | control | session | what it cannot do |
+//! |---|---|---|---|
+//! | `h2c` | HTTP/2 on the API socket (API ≥ 1.53) | through `Control/Session` | — |
+//! | `grpc` | `POST /grpc`, upgraded | `POST /session`, upgraded | — |
+//! | `build` | `POST /build`, records | `POST /session`, upgraded | several platforms, frontend attributes, typed error details |
+//! | `tar` | `POST /build`, records | none: the context is uploaded whole, each time | what `build` cannot do, and registry credentials |
+//!
+//! No Dockerfile is parsed here and nothing is pulled beforehand, whatever the route.
+
+mod backend;
+mod build;
+mod daemon;
+mod dialer;
+mod endpoint;
+mod http1;
+pub mod limits;
+mod route;
+
+pub use backend::DockerBackend;
+pub use bollard;
+pub use endpoint::Endpoint;
+pub use route::{DockerRoute, UnknownRoute};

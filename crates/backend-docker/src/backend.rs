@@ -1,0 +1,155 @@
+//! Docker Engine as an [`ImageBuilder`].
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bk_build::{
+    BuildError, BuildOutcome, BuildRequest, BuilderInfo, CredentialProvider, EventSink, ImageBuilder,
+};
+use bk_solve::{ImageExporter, SolveOptions};
+use bollard::Docker;
+
+use crate::{
+    build,
+    daemon::{self, Daemon},
+    dialer::{Grpc, H2c},
+    endpoint::Endpoint,
+    route::{self, DockerRoute},
+};
+
+/// An engine that was asked who it is, and a route to the BuildKit inside it. Cheap to clone; clones share nothing that
+/// a build could block.
+#[derive(Clone)]
+pub struct DockerBackend {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) daemon: Daemon,
+    pub(crate) credentials: Arc<dyn CredentialProvider>,
+    docker: Docker,
+    route: DockerRoute,
+}
+
+impl DockerBackend {
+    /// Asks the engine at `endpoint` (for instance `unix:///var/run/docker.sock`) who it is and settles on a route.
+    ///
+    /// `credentials` answers for registries when a request does not say who does. On the route `tar` nobody is asked:
+    /// without a session the daemon has no way to.
+    ///
+    /// # Errors
+    /// [`BuildError::Input`] when the text is no endpoint, [`BuildError::Connect`] when nobody listens there or
+    /// something that is not Docker does, [`BuildError::Timeout`] when nothing comes back, and
+    /// [`BuildError::Refused`] when `route` does not work on this engine.
+    pub async fn connect(
+        endpoint: &str,
+        route: DockerRoute,
+        credentials: Arc<dyn CredentialProvider>,
+    ) -> Result<Self, BuildError> {
+        Self::connect_to(endpoint.parse()?, route, credentials).await
+    }
+
+    /// [`connect`](Self::connect) with an endpoint that was parsed before.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub async fn connect_to(
+        endpoint: Endpoint,
+        route: DockerRoute,
+        credentials: Arc<dyn CredentialProvider>,
+    ) -> Result<Self, BuildError> {
+        // Who answers is asked first, because it says best what is wrong with an endpoint.
+        let docker = match daemon::client(&endpoint) {
+            Ok(docker) => docker,
+            Err(e) => return Err(endpoint.dial().await.err().unwrap_or(e)),
+        };
+        Self::from_docker(docker, endpoint, route, credentials).await
+    }
+
+    /// [`connect`](Self::connect) for a program that has a [`Docker`] client already. `endpoint` must be where that
+    /// client goes: builds use connections of their own, because the client cannot upgrade any.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub async fn from_docker(
+        docker: Docker,
+        endpoint: Endpoint,
+        route: DockerRoute,
+        credentials: Arc<dyn CredentialProvider>,
+    ) -> Result<Self, BuildError> {
+        let (daemon, docker) = daemon::ask(&endpoint, docker).await?;
+        let route = route::choose(route, &endpoint, &info(&endpoint, &daemon), &daemon).await?;
+        Ok(Self {
+            endpoint,
+            daemon,
+            credentials,
+            docker,
+            route,
+        })
+    }
+
+    /// A client for the rest of Docker's API on the same engine, at an API version that both sides know.
+    pub fn docker(&self) -> &Docker {
+        &self.docker
+    }
+
+    /// The route in use; never [`DockerRoute::Auto`].
+    pub fn route(&self) -> DockerRoute {
+        self.route
+    }
+
+    /// Where the engine listens.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+}
+
+fn info(endpoint: &Endpoint, daemon: &Daemon) -> BuilderInfo {
+    let info = BuilderInfo::new("docker", endpoint.to_string());
+    if daemon.version.is_empty() {
+        info
+    } else {
+        info.version(&daemon.version)
+    }
+}
+
+#[async_trait]
+impl ImageBuilder for DockerBackend {
+    async fn build(&self, request: BuildRequest, events: EventSink) -> Result<BuildOutcome, BuildError> {
+        let options = SolveOptions::new(ImageExporter::Moby, self.credentials.clone());
+        let (endpoint, info) = (self.endpoint.clone(), self.info());
+        match self.route {
+            DockerRoute::H2c => {
+                Box::pin(bk_solve::build(
+                    &H2c { endpoint, info },
+                    &options,
+                    request,
+                    events,
+                ))
+                .await
+            }
+            DockerRoute::Build => build::by_session(self, request, events).await,
+            DockerRoute::Tar => build::by_upload(self, request, events).await,
+            DockerRoute::Auto | DockerRoute::Grpc => {
+                Box::pin(bk_solve::build(
+                    &Grpc { endpoint, info },
+                    &options,
+                    request,
+                    events,
+                ))
+                .await
+            }
+        }
+    }
+
+    fn info(&self) -> BuilderInfo {
+        info(&self.endpoint, &self.daemon).route(self.route.name())
+    }
+}
+
+impl std::fmt::Debug for DockerBackend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DockerBackend")
+            .field("endpoint", &self.endpoint)
+            .field("daemon", &self.daemon)
+            .field("route", &self.route)
+            .finish_non_exhaustive()
+    }
+}

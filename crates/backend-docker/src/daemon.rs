@@ -1,0 +1,197 @@
+//! Who answers at an endpoint: the first questions, each with a deadline.
+//!
+//! The rule: whatever listens there, the answer is an error that says what it is, never a hang.
+
+use bk_build::{BuildError, ConnectError};
+use bollard::{API_DEFAULT_VERSION, Docker};
+use http::{HeaderMap, Method, StatusCode};
+
+use crate::{
+    endpoint::Endpoint,
+    http1::{Connection, SendError, chain, empty, error_message},
+    limits::CONNECT_TIMEOUT,
+};
+
+/// A version of Docker's API, such as 1.41.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ApiVersion {
+    pub(crate) major: usize,
+    pub(crate) minor: usize,
+}
+
+impl ApiVersion {
+    pub(crate) const fn new(major: usize, minor: usize) -> Self {
+        Self { major, minor }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let (major, minor) = text.trim().split_once('.')?;
+        Some(Self {
+            major: major.parse().ok()?,
+            minor: minor.parse().ok()?,
+        })
+    }
+}
+
+impl std::fmt::Display for ApiVersion {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
+    }
+}
+
+/// What an engine says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Daemon {
+    /// Its version, for instance `28.5.2`; empty when it does not say.
+    pub(crate) version: String,
+    /// The newest API that it speaks.
+    pub(crate) api: ApiVersion,
+    /// The API in use for its versioned paths: the newest that both sides know.
+    pub(crate) used_api: ApiVersion,
+    /// The system that its containers run on, for instance `linux`; empty when it does not say.
+    pub(crate) os: String,
+}
+
+impl std::fmt::Display for Daemon {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let version = if self.version.is_empty() {
+            "of unknown version"
+        } else {
+            &self.version
+        };
+        write!(f, "Docker {version} (API {})", self.api)
+    }
+}
+
+/// The answer to `/_ping`.
+struct Pong {
+    api: ApiVersion,
+    os: String,
+}
+
+/// Makes a client for Docker's API. Nothing is sent.
+///
+/// # Errors
+/// [`BuildError::Connect`] when there is no such socket.
+pub(crate) fn client(endpoint: &Endpoint) -> Result<Docker, BuildError> {
+    let timeout = bollard_timeout();
+    let docker = match endpoint {
+        Endpoint::Unix(path) => {
+            Docker::connect_with_unix(&path.to_string_lossy(), timeout, API_DEFAULT_VERSION)
+        }
+        Endpoint::Tcp { .. } => {
+            Docker::connect_with_http(&endpoint.host_header(), timeout, API_DEFAULT_VERSION)
+        }
+    };
+    docker.map_err(|e| ConnectError::single(endpoint.to_string(), chain(&e)).into())
+}
+
+/// Seconds that one request of that client may take; builds do not go through it. Its own default.
+fn bollard_timeout() -> u64 {
+    120
+}
+
+/// Asks who listens at `endpoint`, and lets `docker` settle on an API version that both sides know.
+///
+/// # Errors
+/// [`BuildError::Connect`] when nobody listens or something else does, [`BuildError::Timeout`] when nothing comes.
+pub(crate) async fn ask(endpoint: &Endpoint, docker: Docker) -> Result<(Daemon, Docker), BuildError> {
+    let pong = deadline(endpoint, ping(endpoint)).await?;
+    let asking = async {
+        let docker = docker.negotiate_version().await?;
+        let version = docker.version().await?;
+        Ok((docker, version))
+    };
+    let asking = async {
+        asking.await.map_err(|e: bollard::errors::Error| {
+            not_docker(endpoint, &format!("GET /version: {}", chain(&e)))
+        })
+    };
+    let (docker, version) = deadline(endpoint, asking).await?;
+    let used = docker.client_version();
+    let daemon = Daemon {
+        version: version.version.unwrap_or_default(),
+        api: version
+            .api_version
+            .as_deref()
+            .and_then(ApiVersion::parse)
+            .unwrap_or(pong.api),
+        used_api: ApiVersion::new(used.major_version, used.minor_version),
+        os: version.os.filter(|os| !os.is_empty()).unwrap_or(pong.os),
+    };
+    Ok((daemon, docker))
+}
+
+async fn deadline<T>(
+    endpoint: &Endpoint,
+    work: impl Future<Output = Result<T, BuildError>>,
+) -> Result<T, BuildError> {
+    tokio::time::timeout(CONNECT_TIMEOUT, work)
+        .await
+        .unwrap_or_else(|_| {
+            Err(BuildError::Timeout {
+                what: format!("an answer from {endpoint}"),
+                after: CONNECT_TIMEOUT,
+            })
+        })
+}
+
+async fn ping(endpoint: &Endpoint) -> Result<Pong, BuildError> {
+    let mut connection = Connection::open(endpoint).await?;
+    let response = match connection.send(Method::GET, "/_ping", &[], empty()).await {
+        Ok(response) => response,
+        Err(SendError::Invalid(e)) => {
+            return Err(BuildError::Misuse(format!("the ping cannot be sent: {e}")));
+        }
+        Err(SendError::Transport(e)) if e.is_parse() => {
+            return Err(not_docker(
+                endpoint,
+                "what answers there does not speak HTTP/1.1 (buildkitd, for one, does not)",
+            ));
+        }
+        Err(SendError::Transport(e)) if e.is_incomplete_message() => {
+            return Err(not_docker(
+                endpoint,
+                "the connection was closed without an answer",
+            ));
+        }
+        Err(SendError::Transport(e)) => return Err(not_docker(endpoint, &chain(&e))),
+    };
+    let (status, headers) = (response.status(), response.headers().clone());
+    if header(&headers, "libpod-api-version").is_some() {
+        return Err(not_docker(
+            endpoint,
+            "Podman answers there, whose build API is not BuildKit's",
+        ));
+    }
+    match header(&headers, "api-version").as_deref().map(ApiVersion::parse) {
+        Some(Some(api)) if status == StatusCode::OK => Ok(Pong {
+            api,
+            os: header(&headers, "ostype").unwrap_or_default(),
+        }),
+        Some(_) => {
+            let said = error_message(response).await;
+            Err(ConnectError::single(
+                endpoint.to_string(),
+                format!("the daemon refuses to be asked: {said}"),
+            )
+            .into())
+        }
+        None => Err(not_docker(
+            endpoint,
+            &format!("an HTTP server answers there that does not know /_ping (HTTP {status})"),
+        )),
+    }
+}
+
+fn header(headers: &HeaderMap, name: &str) -> Option<String> {
+    headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned)
+}
+
+fn not_docker(endpoint: &Endpoint, why: &str) -> BuildError {
+    ConnectError::single(
+        endpoint.to_string(),
+        format!("this is not a Docker Engine: {why}"),
+    )
+    .into()
+}

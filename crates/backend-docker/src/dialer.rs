@@ -1,0 +1,52 @@
+//! How bytes reach BuildKit inside an engine, for the two routes that speak its own gRPC.
+
+use async_trait::async_trait;
+use bk_build::{BuildError, BuilderInfo};
+use bk_session::SessionHeaders;
+use bk_solve::{BoxedIo, Dialer};
+
+use crate::{endpoint::Endpoint, http1::upgrade};
+
+/// HTTP/2 with prior knowledge on the API socket; the session goes through `Control/Session`.
+pub(crate) struct H2c {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) info: BuilderInfo,
+}
+
+#[async_trait]
+impl Dialer for H2c {
+    async fn control(&self) -> Result<BoxedIo, BuildError> {
+        self.endpoint.dial().await
+    }
+
+    fn info(&self) -> BuilderInfo {
+        self.info.clone()
+    }
+}
+
+/// `POST /grpc`, upgraded, and beside it `POST /session`, upgraded.
+pub(crate) struct Grpc {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) info: BuilderInfo,
+}
+
+#[async_trait]
+impl Dialer for Grpc {
+    async fn control(&self) -> Result<BoxedIo, BuildError> {
+        upgrade(&self.endpoint, "/grpc", &[]).await
+    }
+
+    async fn session(&self, headers: &SessionHeaders) -> Result<Option<BoxedIo>, BuildError> {
+        session(&self.endpoint, headers).await.map(Some)
+    }
+
+    fn info(&self) -> BuilderInfo {
+        self.info.clone()
+    }
+}
+
+/// Attaches a session by `POST /session`: the stream on which the daemon calls back.
+pub(crate) async fn session(endpoint: &Endpoint, headers: &SessionHeaders) -> Result<BoxedIo, BuildError> {
+    let headers: Vec<_> = headers.iter().collect();
+    upgrade(endpoint, "/session", &headers).await
+}

@@ -1,0 +1,227 @@
+//! Requests on connections of their own, and the upgrade to a raw byte stream.
+//!
+//! The rule: one connection a request, owned by whoever asked; dropping it closes the connection, which is how Docker
+//! learns that a build is no longer wanted. Bytes that arrive together with the `101` belong to the upgraded stream.
+
+use bk_build::{BuildError, ConnectError, Refusal, SessionLost};
+use bk_session::exec::TaskOwner;
+use bk_solve::BoxedIo;
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Empty, Limited, combinators::UnsyncBoxBody};
+use hyper::{body::Incoming, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use serde::Deserialize;
+
+use crate::{
+    endpoint::Endpoint,
+    limits::{CONNECT_TIMEOUT, MAX_ERROR_BODY},
+};
+
+/// Why a request's body ended early.
+pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
+/// The body of a request.
+pub(crate) type Body = UnsyncBoxBody<Bytes, BodyError>;
+
+/// The protocol that Docker's upgrades name.
+const PROTOCOL: &str = "h2c";
+
+/// No body.
+pub(crate) fn empty() -> Body {
+    Empty::new().map_err(|never| match never {}).boxed_unsync()
+}
+
+/// An HTTP/1.1 connection for one request. Dropping it closes the connection.
+pub(crate) struct Connection {
+    sender: http1::SendRequest<Body>,
+    host: String,
+    address: String,
+    _owner: TaskOwner,
+}
+
+impl Connection {
+    /// Dials `endpoint`.
+    pub(crate) async fn open(endpoint: &Endpoint) -> Result<Self, BuildError> {
+        let io = endpoint.dial().await?;
+        let address = endpoint.to_string();
+        let (sender, connection) = http1::handshake(TokioIo::new(io))
+            .await
+            .map_err(|e| ConnectError::single(&address, chain(&e)))?;
+        let owner = TaskOwner::new();
+        owner.executor().spawn(async move {
+            // What fails here fails the request, which reports it.
+            drop(connection.with_upgrades().await);
+        });
+        Ok(Self {
+            sender,
+            host: endpoint.host_header(),
+            address,
+            _owner: owner,
+        })
+    }
+
+    /// Sends one request and returns the head of the answer. There is no deadline: some answers take a whole build.
+    ///
+    /// `path` starts with `/` and may hold a query.
+    pub(crate) async fn send(
+        &mut self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Body,
+    ) -> Result<Response<Incoming>, SendError> {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, &self.host);
+        for (name, value) in headers {
+            // Repeated names stay repeated lines.
+            request = request.header(
+                HeaderName::from_bytes(name.as_bytes())?,
+                HeaderValue::from_str(value)?,
+            );
+        }
+        Ok(self.sender.send_request(request.body(body)?).await?)
+    }
+
+    /// What a failed request means once a build is under way.
+    pub(crate) fn lost(&self, error: SendError) -> BuildError {
+        match error {
+            SendError::Invalid(e) => BuildError::Misuse(format!("the request cannot be sent: {e}")),
+            SendError::Transport(e) => SessionLost::new(&self.address, chain(&e)).caused_by(e).into(),
+        }
+    }
+}
+
+/// A request could not be sent, or its answer not be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SendError {
+    /// A header or path that HTTP cannot carry.
+    #[error(transparent)]
+    Invalid(#[from] http::Error),
+    /// The connection failed, or what came back is no HTTP.
+    #[error(transparent)]
+    Transport(#[from] hyper::Error),
+}
+
+impl From<header::InvalidHeaderName> for SendError {
+    fn from(e: header::InvalidHeaderName) -> Self {
+        Self::Invalid(e.into())
+    }
+}
+
+impl From<header::InvalidHeaderValue> for SendError {
+    fn from(e: header::InvalidHeaderValue) -> Self {
+        Self::Invalid(e.into())
+    }
+}
+
+/// Upgrades a connection of its own to a raw byte stream by `POST path`, with a deadline.
+///
+/// # Errors
+/// [`BuildError::Connect`] or [`BuildError::Timeout`] when nothing or something else answers, [`BuildError::Refused`]
+/// with Docker's message when it answers anything but `101`.
+pub(crate) async fn upgrade(
+    endpoint: &Endpoint,
+    path: &str,
+    headers: &[(&str, &str)],
+) -> Result<BoxedIo, BuildError> {
+    let upgrading = async {
+        let mut connection = Connection::open(endpoint).await?;
+        let mut all = vec![("connection", "Upgrade"), ("upgrade", PROTOCOL)];
+        all.extend_from_slice(headers);
+        let response = match connection.send(Method::POST, path, &all, empty()).await {
+            Ok(response) => response,
+            Err(SendError::Invalid(e)) => {
+                return Err(BuildError::Misuse(format!(
+                    "the upgrade cannot be asked for: {e}"
+                )));
+            }
+            Err(SendError::Transport(e)) => {
+                return Err(ConnectError::single(
+                    endpoint.to_string(),
+                    format!("POST {path}: {}", chain(&e)),
+                )
+                .into());
+            }
+        };
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            let status = response.status();
+            let message = error_message(response).await;
+            return Err(Refusal::new(
+                grpc_code(status),
+                format!("POST {path} was not upgraded: {message}"),
+            )
+            .into());
+        }
+        let stream = hyper::upgrade::on(response)
+            .await
+            .map_err(|e| ConnectError::single(endpoint.to_string(), format!("POST {path}: {}", chain(&e))))?;
+        Ok(Box::new(TokioIo::new(stream)) as BoxedIo)
+    };
+    tokio::time::timeout(CONNECT_TIMEOUT, upgrading)
+        .await
+        .unwrap_or_else(|_| {
+            let what = format!("an answer to POST {path} from {endpoint}");
+            Err(BuildError::Timeout {
+                what,
+                after: CONNECT_TIMEOUT,
+            })
+        })
+}
+
+/// What Docker says in an answer that is an error: the `message` of its JSON, else the beginning of the text.
+pub(crate) async fn error_message(response: Response<Incoming>) -> String {
+    #[derive(Deserialize)]
+    struct Message {
+        message: String,
+    }
+    let status = response.status();
+    let bytes = match Limited::new(response.into_body(), MAX_ERROR_BODY).collect().await {
+        Ok(body) => body.to_bytes(),
+        // The status is all that can be said.
+        Err(_) => Bytes::new(),
+    };
+    match serde_json::from_slice::<Message>(&bytes) {
+        Ok(m) if !m.message.is_empty() => m.message,
+        _ => {
+            let text = String::from_utf8_lossy(&bytes);
+            let line = text.trim().lines().next().unwrap_or_default();
+            let line: String = line.chars().take(200).collect();
+            if line.is_empty() {
+                format!("HTTP {status}")
+            } else {
+                format!("HTTP {status}: {line}")
+            }
+        }
+    }
+}
+
+/// The gRPC code nearest to an HTTP status.
+pub(crate) fn grpc_code(status: StatusCode) -> i32 {
+    match status.as_u16() {
+        400 => 3,
+        401 => 16,
+        403 => 7,
+        404 | 405 | 501 => 12,
+        409 => 6,
+        429 => Refusal::RESOURCE_EXHAUSTED,
+        502..=504 => Refusal::UNAVAILABLE,
+        _ => 2,
+    }
+}
+
+/// An error with its causes on one line.
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(e) = source {
+        let part = e.to_string();
+        if !text.contains(&part) {
+            text.push_str(": ");
+            text.push_str(&part);
+        }
+        source = e.source();
+    }
+    text
+}
