@@ -111,9 +111,7 @@ pub(crate) fn demo_down() -> Result<()> {
     let layout = Layout::new();
     let _lock = Lock::take(&layout)?;
     DEMO.remove(&layout)?;
-    // Stays when the daemons for tests are up.
-    let _ = fs::remove_dir(layout.run());
-    Ok(())
+    remove_if_idle(&layout)
 }
 
 /// A busybox that needs no library.
@@ -193,11 +191,18 @@ fn down(layout: &Layout, names: &[String]) -> Result<()> {
         remove(DEMO.name, DEMO.remove(layout));
     }
     write_env(layout)?;
-    if names.is_empty() && first.is_ok() {
-        disk::remove(layout)?;
-        remove_dir(layout.run())?;
+    first?;
+    remove_if_idle(layout)
+}
+
+/// Removes the directories that all services share, when none of them runs.
+fn remove_if_idle(layout: &Layout) -> Result<()> {
+    let demo = process::running(layout, DEMO.name).is_some();
+    if demo || Service::all().iter().any(|service| service.is_running(layout)) {
+        return Ok(());
     }
-    first
+    disk::remove(layout)?;
+    remove_dir(layout.run())
 }
 
 /// One line for each service; fails when one of those named is not up.
