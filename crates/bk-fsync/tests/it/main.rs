@@ -1,6 +1,14 @@
 //! The integration tests of the crate, in one binary.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+
+mod faults;
+mod flow;
 mod golden;
+#[cfg(unix)]
+mod host;
+mod peer;
+mod random;
 
 #[path = "../support/vectors.rs"]
 mod vectors;
