@@ -124,6 +124,7 @@ async fn drive(
 /// Ends some time after the user has asked to stop, never otherwise.
 async fn too_long(interrupt: &mut Interrupt, grace: Duration) {
     interrupt.asked().await;
+    // sleep: not to synchronise but to bound the wait for something that may never come.
     tokio::time::sleep(grace).await;
 }
 
