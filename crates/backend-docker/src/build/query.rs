@@ -43,7 +43,9 @@ pub(crate) fn path(
     source: Source<'_>,
     filename: Option<&str>,
 ) -> String {
-    let mut query = Serializer::new(format!("/v{api}/build?"));
+    let start = format!("/v{api}/build?");
+    let at = start.len();
+    let mut query = Serializer::for_suffix(start, at);
     // 2 is BuildKit.
     query.append_pair("version", "2").append_pair("buildid", build_id);
     if let Source::Session(id) = source {

@@ -99,6 +99,9 @@ fn decode(line: &[u8]) -> Result<Option<Record>, ProtocolFailure> {
     }
     let broken =
         |what: &str| ProtocolFailure::new(format!("{what} in a record of a build: {}", beginning(line)));
+    if line.first() != Some(&b'{') {
+        return Err(broken("no JSON object"));
+    }
     let raw: Raw = serde_json::from_slice(line).map_err(|e| broken("no JSON object").caused_by(e))?;
     if raw.error.is_some() || raw.detail.is_some() {
         let said = [raw.detail.map(|d| d.message), raw.error]
