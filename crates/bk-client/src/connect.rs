@@ -244,7 +244,7 @@ async fn docker(
 ) -> Result<Client, BuildError> {
     let endpoint = candidate.address.parse::<backend_docker::Endpoint>()?;
     let backend =
-        backend_docker::DockerBackend::connect(endpoint, options.docker_route, credentials.clone()).await?;
+        backend_docker::DockerBackend::connect_to(endpoint, options.docker_route, credentials.clone()).await?;
     Ok(Client::from_builder(backend))
 }
 

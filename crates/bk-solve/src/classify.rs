@@ -1,7 +1,7 @@
 //! From a failed call to an error that says who is at fault.
 
 use bk_build::{
-    BuildError, DockerfileFailure, LineRange, Refusal, SessionLost, SourceSnippet, StepFailure,
+    BuildError, DockerfileFailure, InputError, LineRange, Refusal, SessionLost, SourceSnippet, StepFailure,
 };
 use tonic::{Code, Status};
 
@@ -34,7 +34,7 @@ pub fn message_failure(
     address: &str,
     filename: &str,
 ) -> BuildError {
-    let text = strip(message);
+    let text = &without_refs(strip(message));
     let failed = details
         .vertex
         .as_deref()
@@ -43,7 +43,7 @@ pub fn message_failure(
     let exit_code = details.exit_code.or_else(|| exit_code(text));
     if exit_code.is_some() || text.contains("did not complete successfully") || text.contains("executor failed running")
     {
-        let mut step = StepFailure::new(text);
+        let mut step = StepFailure::new(text.clone());
         step.exit_code = exit_code;
         step.snippets = details.snippets;
         if let Some(vertex) = failed {
@@ -66,7 +66,10 @@ pub fn message_failure(
         "cannot look up the credentials of registry",
     ];
     if AUTH.iter().any(|a| text.contains(a)) {
-        return BuildError::Auth { message: text.to_owned(), source: None };
+        return BuildError::Auth { message: text.clone(), source: None };
+    }
+    if text.contains("illegal exclusion pattern") || text.contains("syntax error in pattern") {
+        return InputError::new("the ignore file", text.clone(), "").into();
     }
     if text.contains("context canceled") && details.snippets.is_empty() {
         return BuildError::Cancelled;
@@ -91,15 +94,17 @@ pub fn message_failure(
                 SourceSnippet::new(filename, Vec::new(), vec![LineRange { start: line, end: line }])
             }));
         }
-        let mut failure = DockerfileFailure::new(text, snippets);
+        let mut failure = DockerfileFailure::new(text.clone(), snippets);
         if text.contains("failed to read dockerfile") {
             failure = failure.hint("name the Dockerfile with -f, or add one to the context");
         } else if text.contains("not found") && (text.contains("cache key") || text.contains("checksum")) {
             failure = failure.hint("the path is not in the context, or an ignore pattern leaves it out");
+        } else if text.contains("failed to resolve source metadata") && text.contains("dial tcp") {
+            failure = failure.hint("the daemon cannot reach the registry of that image");
         }
         return failure.into();
     }
-    let refusal = Refusal::new(code, text);
+    let refusal = Refusal::new(code, text.clone());
     if text.contains("no space left on device") {
         return refusal.hint("the daemon's disk is full; free space with `docker builder prune`").into();
     }
@@ -113,6 +118,24 @@ fn strip(message: &str) -> &str {
         text = text.strip_prefix(prefix).unwrap_or(text);
     }
     text
+}
+
+/// A message without the daemon's internal references (` of ref <id>::<id>`), which tell a user nothing.
+fn without_refs(text: &str) -> String {
+    const WORDS: &str = " of ref ";
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(WORDS) {
+        let (before, behind) = (&rest[..at], &rest[at + WORDS.len()..]);
+        let end = behind.find(": ").unwrap_or(behind.len());
+        out.push_str(before);
+        if !behind[..end].contains("::") {
+            out.push_str(&rest[at..at + WORDS.len() + end]);
+        }
+        rest = &behind[end..];
+    }
+    out.push_str(rest);
+    out
 }
 
 /// The number behind `exit code: `.
@@ -156,6 +179,17 @@ mod tests {
         let e = sort(r#"failed to compute cache key: "/x" not found: not found"#);
         assert!(e.hint().is_some_and(|h| h.contains("ignore pattern")), "{e:?}");
         assert_eq!(sort("context canceled").fault(), Fault::Cancelled);
+    }
+
+    #[test]
+    fn internal_references_are_left_out() {
+        assert_eq!(
+            without_refs(r#"checksum of ref abc::def: "/x": not found of ref my-branch: y"#),
+            r#"checksum: "/x": not found of ref my-branch: y"#
+        );
+        assert_eq!(without_refs("of ref a::b"), "of ref a::b");
+        assert_eq!(without_refs("x of ref a::b"), "x");
+        assert!(matches!(sort("illegal exclusion pattern: \"!\""), BuildError::Input(_)));
     }
 
     #[test]

@@ -148,7 +148,7 @@ pub async fn open(dialer: &dyn Dialer) -> Result<Channel, BuildError> {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DaemonFacts {
-    /// BuildKit's version, for instance `v0.25.2`; daemons before 0.11 do not say.
+    /// BuildKit's version, for instance `v0.25.2`; daemons before 0.11 and some builds inside Docker Engine do not say.
     pub buildkit_version: Option<String>,
     /// Whether this BuildKit lives inside Docker Engine.
     pub is_docker: bool,
@@ -176,7 +176,7 @@ pub async fn probe(dialer: &dyn Dialer) -> Result<DaemonFacts, BuildError> {
     let mut facts = DaemonFacts::default();
     if let Some(worker) = workers.record.into_iter().next() {
         facts.is_docker = worker.labels.contains_key(MOBY_LABEL);
-        facts.buildkit_version = worker.buildkit_version.map(|v| v.version);
+        facts.buildkit_version = worker.buildkit_version.map(|v| v.version).filter(|v| !v.is_empty());
         facts.platforms = worker
             .platforms
             .into_iter()
@@ -290,8 +290,10 @@ fn outcome(response: SolveResponse, exporter: ImageExporter, wants_image: bool) 
             ImageExporter::Image => config.clone().or_else(|| digest.clone()),
         };
     }
-    // Without a config digest beside it, Docker's `containerimage.digest` is the image id, not a manifest's.
-    outcome.digest = digest.filter(|_| config.is_some() || exporter == ImageExporter::Image);
+    // On graph drivers Docker's `containerimage.digest` is the image id, not a manifest's digest: it then stands alone
+    // or repeats the config digest.
+    outcome.digest =
+        digest.filter(|d| exporter == ImageExporter::Image || config.as_ref().is_some_and(|c| c != d));
     outcome.config_digest = config;
     outcome
 }
