@@ -18,6 +18,8 @@ pub(crate) fn main(arguments: &[String]) -> Result<()> {
     if !arguments.is_empty() {
         return Err("usage: cargo xtask demo".into());
     }
+    println!("compiling bk");
+    check(cargo().args(["build", "--package", "bk-cli"]))?;
     if let Some(address) = reachable() {
         println!("using the Docker daemon at {address}");
         return build_and_run(&address);
@@ -50,7 +52,7 @@ fn build_and_run(address: &str) -> Result<()> {
     let context = stage()?;
     println!("bk build -t {IMAGE} examples/hello");
     let mut bk = cargo();
-    bk.args(["run", "--package", "bk-cli", "--", "--addr", address]);
+    bk.args(["run", "--quiet", "--package", "bk-cli", "--", "--addr", address]);
     check(bk.args(["build", "-t", IMAGE]).arg(&context))?;
     println!("running {IMAGE}:");
     let output = run(address)?;
