@@ -50,12 +50,13 @@ impl FakeDaemon {
     ///
     /// # Errors
     /// When no socket can be made.
-    pub async fn start(script: Script) -> io::Result<Self> {
+    pub fn start(script: Script) -> io::Result<Self> {
         let dir = tempfile::Builder::new().prefix("bk-fake-").tempdir()?;
         let socket = dir.path().join("buildkitd.sock");
+        let _apart = crate::apart::enter();
         let listener = UnixListener::bind(&socket)?;
         let state = Arc::new(State::new(script));
-        tokio::spawn(connection::accept(listener, Arc::clone(&state)));
+        crate::apart::spawn(connection::accept(listener, Arc::clone(&state)));
         Ok(Self {
             state,
             socket,

@@ -45,14 +45,15 @@ impl Front {
     ///
     /// # Errors
     /// When no socket can be made.
-    pub async fn start(docker: &Path) -> io::Result<Self> {
+    pub fn start(docker: &Path) -> io::Result<Self> {
         let dir = tempfile::Builder::new().prefix("bk-front-").tempdir()?;
         let socket = dir.path().join("docker.sock");
+        let _apart = crate::apart::enter();
         let listener = UnixListener::bind(&socket)?;
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         let docker = docker.to_owned();
-        tokio::spawn(async move {
+        crate::apart::spawn(async move {
             loop {
                 let client = tokio::select! {
                     accepted = listener.accept() => match accepted {

@@ -38,13 +38,14 @@ impl Garbage {
     ///
     /// # Errors
     /// When no socket can be made.
-    pub async fn start(manners: Manners) -> io::Result<Self> {
+    pub fn start(manners: Manners) -> io::Result<Self> {
         let dir = tempfile::Builder::new().prefix("bk-garbage-").tempdir()?;
         let socket = dir.path().join("garbage.sock");
+        let _apart = crate::apart::enter();
         let listener = UnixListener::bind(&socket)?;
         let stop = CancellationToken::new();
         let stopped = stop.clone();
-        tokio::spawn(async move {
+        crate::apart::spawn(async move {
             let mut open = JoinSet::new();
             loop {
                 tokio::select! {

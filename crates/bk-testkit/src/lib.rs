@@ -10,11 +10,15 @@
 //!
 //! This crate never ships: it is a development dependency only, and may print.
 
+mod apart;
 pub mod compare;
+pub mod conformance;
+pub mod events;
 pub mod fake;
 pub mod fixture;
 pub mod front;
 pub mod garbage;
 pub mod limits;
+pub mod live;
 pub mod proxy;
 pub mod snapshot;

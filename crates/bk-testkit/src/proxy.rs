@@ -51,9 +51,10 @@ impl Proxy {
     ///
     /// # Errors
     /// When no socket can be made.
-    pub async fn start(upstream: &str) -> io::Result<Self> {
+    pub fn start(upstream: &str) -> io::Result<Self> {
         let dir = tempfile::Builder::new().prefix("bk-proxy-").tempdir()?;
         let socket = dir.path().join("proxy.sock");
+        let _apart = crate::apart::enter();
         let listener = UnixListener::bind(&socket)?;
         let stop = CancellationToken::new();
         let shared = Arc::new(Shared {
@@ -66,7 +67,7 @@ impl Proxy {
             refuse: watch::Sender::new(false),
             pause: [AtomicU64::new(0), AtomicU64::new(0)],
         });
-        tokio::spawn(accept(listener, Arc::clone(&shared), stop.clone()));
+        crate::apart::spawn(accept(listener, Arc::clone(&shared), stop.clone()));
         Ok(Self {
             shared,
             socket,
