@@ -26,7 +26,7 @@ pub trait SendObserver: Send + Sync {
         let _ = (path, size);
     }
 
-    /// Something was left out.
+    /// Something was left out, or may be refused.
     fn warning(&self, warning: &Warning<'_>) {
         let _ = warning;
     }
@@ -39,7 +39,7 @@ pub struct Unobserved;
 
 impl SendObserver for Unobserved {}
 
-/// Something that was left out of a transfer.
+/// Something about one entry that its owner may want to know: most of them were left out of the transfer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Warning<'a> {
@@ -53,6 +53,12 @@ pub enum Warning<'a> {
         /// The path from the root of the tree.
         path: &'a [u8],
     },
+    /// The name or the link target is not valid UTF-8. It was sent as it is, but a daemon may refuse it without
+    /// naming it.
+    NotUtf8 {
+        /// The path from the root of the tree.
+        path: &'a [u8],
+    },
 }
 
 impl Warning<'_> {
@@ -60,7 +66,9 @@ impl Warning<'_> {
     #[must_use]
     pub fn path(&self) -> &[u8] {
         match self {
-            Warning::SocketSkipped { path } | Warning::HiddenUnreadable { path } => path,
+            Warning::SocketSkipped { path }
+            | Warning::HiddenUnreadable { path }
+            | Warning::NotUtf8 { path } => path,
         }
     }
 }
@@ -70,6 +78,7 @@ impl std::fmt::Display for Warning<'_> {
         let path = crate::path::show(self.path());
         match self {
             Warning::SocketSkipped { .. } => write!(f, "skipped socket {path:?}"),
+            Warning::NotUtf8 { .. } => write!(f, "{path:?} has a name or link target that is not valid UTF-8"),
             Warning::HiddenUnreadable { .. } => {
                 write!(
                     f,

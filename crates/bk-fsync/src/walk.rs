@@ -217,9 +217,11 @@ impl<'a> Walk<'a> {
             }
         }
         self.ready.push_back(entry);
-        if self.names == Utf8Policy::RequireUtf8 {
-            for entry in &self.ready {
-                require_utf8(entry)?;
+        for entry in &self.ready {
+            match require_utf8(entry) {
+                Err(err) if self.names == Utf8Policy::RequireUtf8 => return Err(err),
+                Err(_) => self.observer.warning(&Warning::NotUtf8 { path: &entry.path }),
+                Ok(()) => {}
             }
         }
         Ok(())

@@ -18,7 +18,7 @@ mod sources;
 mod tunnel;
 
 pub use docker_config::DockerConfig;
-pub use session::{RunningSession, Session, SessionConfig, SessionHeaders};
+pub use session::{Failures, RunningSession, Session, SessionConfig, SessionHeaders};
 pub use shared_key::{host_name, shared_key};
 pub use sources::{CONTEXT, DOCKERFILE, Source, Sources};
 pub use tunnel::{Tunnel, TunnelSender};

@@ -4,11 +4,12 @@
 //! task that runs the connection does nothing else; files are read on other threads, so the health answer never waits.
 
 use std::{
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use bk_build::{BuildError, CredentialProvider, EventSink, TransferReport};
+use bk_build::{BuildError, CredentialProvider, EventSink, LocalFailure, TransferReport};
 use bk_proto::{headers, id::Id};
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -91,6 +92,7 @@ pub struct Session {
 #[derive(Default)]
 pub(crate) struct SessionState {
     local_failure: Mutex<Option<BuildError>>,
+    not_utf8: Mutex<Option<PathBuf>>,
     report: Mutex<TransferReport>,
 }
 
@@ -98,6 +100,11 @@ impl SessionState {
     /// Keeps the first failure: later ones are usually its consequences.
     pub(crate) fn fail(&self, failure: BuildError) {
         self.local_failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failure);
+    }
+
+    /// Keeps the first name that a strict daemon would refuse.
+    pub(crate) fn not_utf8(&self, path: PathBuf) {
+        self.not_utf8.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(path);
     }
 
     pub(crate) fn add(&self, report: &TransferReport) {
@@ -154,6 +161,30 @@ impl Session {
     }
 }
 
+/// What a session saw fail on this machine. Cheap to clone.
+#[derive(Clone)]
+pub struct Failures(Arc<SessionState>);
+
+impl Failures {
+    /// The cause on this machine (a file, a pattern) when there is one, else `error`: the daemon only reports that a
+    /// transfer broke, and some refuse a name without saying which.
+    pub fn explain(&self, error: BuildError) -> BuildError {
+        if let Some(local) = self.0.local_failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            return local;
+        }
+        let refused = error.to_string().contains("invalid UTF-8");
+        match self.0.not_utf8.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(path) if refused => {
+                LocalFailure::new(path, "the name or link target is not valid UTF-8, which this daemon does not accept")
+                    .hint("rename the file, or leave it out with an ignore pattern")
+                    .caused_by(error)
+                    .into()
+            }
+            _ => error,
+        }
+    }
+}
+
 /// A session that the daemon can call. Dropping it closes the connection and ends every task and transfer.
 pub struct RunningSession {
     owner: TaskOwner,
@@ -176,9 +207,9 @@ impl RunningSession {
         self.ended.borrow().clone()
     }
 
-    /// The first failure on this machine that broke a transfer (a file, a pattern), taken out.
-    pub fn local_failure(&self) -> Option<BuildError> {
-        self.state.local_failure.lock().unwrap_or_else(PoisonError::into_inner).take()
+    /// What explains failures of this session's build, also after the session was closed.
+    pub fn failures(&self) -> Failures {
+        Failures(self.state.clone())
     }
 
     /// What went over the wire in all transfers that have ended.

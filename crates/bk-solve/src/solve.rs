@@ -102,17 +102,18 @@ async fn run(
     let session = attach(dialer, &channel, session).await?;
     let solve = lower(&request, build_ref, &session_id, filename.as_deref(), options.exporter);
 
+    let failures = session.failures();
+
     let mut fold = StatusFold::new();
     let (solved, when_solved) = watch::channel(false);
     let solving = async {
         let result = client(&channel).solve(solve).await;
-        let failure = session.local_failure();
         // The daemon needs the session no longer, whatever the result.
         let report = session.close(CLOSE_GRACE).await;
         solved.send_replace(true);
-        (result, failure, report)
+        (result, report)
     };
-    let ((result, local, report), ()) =
+    let ((result, report), ()) =
         tokio::join!(solving, follow_status(&channel, build_ref, &mut fold, events, when_solved));
     match result {
         Ok(response) => {
@@ -122,11 +123,8 @@ async fn run(
             Ok(outcome)
         }
         Err(status) => {
-            if let Some(local) = local {
-                return Err(local);
-            }
             let name = filename.as_deref().unwrap_or("Dockerfile");
-            Err(classify::solve_failure(&status, &fold, &address, name))
+            Err(failures.explain(classify::solve_failure(&status, &fold, &address, name)))
         }
     }
 }

@@ -4,10 +4,12 @@
 //! which cancels the build on the daemon.
 
 mod answer;
+mod plan;
 mod query;
 mod records;
+mod upload;
 
-use bk_build::{BuildError, BuildOutcome, BuildRequest, EventSink, ImageBuilder};
+use bk_build::{BuildError, BuildEvent, BuildOutcome, BuildRequest, EventSink, ImageBuilder, TransferReport};
 use bk_proto::Id;
 use bk_session::{Session, SessionConfig, Sources};
 use bk_solve::{limits::CLOSE_GRACE, with_start_and_end};
@@ -17,10 +19,13 @@ use tokio::sync::mpsc;
 use crate::{
     backend::DockerBackend,
     dialer,
-    http1::{Connection, empty},
+    http1::{Body, Connection, empty, lost},
+    limits::UPLOAD_EVENTS,
 };
 use answer::Follow;
+use plan::Plan;
 use query::Source;
+use upload::Upload;
 
 /// What is built when a request names no Dockerfile.
 const DEFAULT_DOCKERFILE: &str = "Dockerfile";
@@ -63,24 +68,97 @@ async fn session_build(
     // Attached before the build is asked for: the daemon waits five seconds for it and no longer.
     let io = dialer::session(&backend.endpoint, &session.headers()).await?;
     let session = session.serve(io);
-    let mut connection = Connection::open(&backend.endpoint).await?;
-    let result = match connection.send(Method::POST, &path, &[], empty()).await {
-        Err(e) => Err(connection.lost(e)),
-        Ok(response) => {
-            // Closed from the start: the session tells its own events.
-            let (_, mut beside) = mpsc::channel(1);
-            let follow = Follow {
-                connection: &connection,
-                address: &backend.endpoint.to_string(),
-                filename: filename.as_deref().unwrap_or(DEFAULT_DOCKERFILE),
-                events,
-            };
-            follow.run(response, &mut beside).await
-        }
+    let address = backend.endpoint.to_string();
+    let filename = filename.as_deref().unwrap_or(DEFAULT_DOCKERFILE);
+    let follow = Follow {
+        address: &address,
+        filename,
+        events,
     };
-    drop(connection);
+    // Closed from the start: the session tells its own events.
+    let (_, mut beside) = mpsc::channel(1);
+    let result = ask(backend, &path, &[], empty(), &follow, &mut beside).await;
     let local = session.local_failure();
     let report = session.close(CLOSE_GRACE).await;
+    finish(build_id, result, local, report)
+}
+
+/// Builds without a session: the context is uploaded.
+pub(crate) async fn by_upload(
+    backend: &DockerBackend,
+    request: BuildRequest,
+    events: EventSink,
+) -> Result<BuildOutcome, BuildError> {
+    let build_id = Id::random().to_string();
+    let build = upload_build(backend, request, &build_id, &events);
+    with_start_and_end(backend.info(), &build_id, &events, build).await
+}
+
+async fn upload_build(
+    backend: &DockerBackend,
+    request: BuildRequest,
+    build_id: &str,
+    events: &EventSink,
+) -> Result<BuildOutcome, BuildError> {
+    request.validate()?;
+    query::check(&request, "tar")?;
+    let sources = Sources::of(&request).await?;
+    let dockerfile = request.dockerfile.clone();
+    let plan = tokio::task::spawn_blocking(move || Plan::make(&sources, &dockerfile))
+        .await
+        .unwrap_or_else(|e| Err(BuildError::Misuse(format!("the runtime was shut down: {e}"))))?;
+    let filename = plan.dockerfile.clone();
+    let path = query::path(
+        &request,
+        backend.daemon.used_api,
+        build_id,
+        Source::Body,
+        Some(&filename),
+    );
+
+    let (sender, mut beside) = mpsc::channel(UPLOAD_EVENTS);
+    let (upload, body) = Upload::start(plan, sender);
+    let address = backend.endpoint.to_string();
+    let follow = Follow {
+        address: &address,
+        filename: &filename,
+        events,
+    };
+    let headers = [("content-type", "application/x-tar")];
+    let result = ask(backend, &path, &headers, body, &follow, &mut beside).await;
+    let (report, local) = follow.beside(&mut beside, upload.end()).await;
+    while let Some(event) = beside.recv().await {
+        events.emit(event).await;
+    }
+    finish(build_id, result, local, report)
+}
+
+/// Sends the request and follows its answer to the end; the connection is closed then.
+async fn ask(
+    backend: &DockerBackend,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: Body,
+    follow: &Follow<'_>,
+    beside: &mut mpsc::Receiver<BuildEvent>,
+) -> Result<Option<String>, BuildError> {
+    let mut connection = Connection::open(&backend.endpoint).await?;
+    let response = follow
+        .beside(beside, connection.send(Method::POST, path, headers, body))
+        .await;
+    match response {
+        Ok(response) => follow.run(response, beside).await,
+        Err(e) => Err(lost(follow.address, e)),
+    }
+}
+
+/// A failure of this machine is the cause of whatever the daemon says then.
+fn finish(
+    build_id: &str,
+    result: Result<Option<String>, BuildError>,
+    local: Option<BuildError>,
+    report: TransferReport,
+) -> Result<BuildOutcome, BuildError> {
     match result {
         Ok(image_id) => {
             let mut outcome = BuildOutcome::default();
@@ -89,14 +167,6 @@ async fn session_build(
             outcome.transfer = report;
             Ok(outcome)
         }
-        Err(failure) => Err(local.map_or(failure, BuildError::from)),
+        Err(failure) => Err(local.unwrap_or(failure)),
     }
-}
-
-pub(crate) async fn by_upload(
-    _b: &DockerBackend,
-    _r: BuildRequest,
-    _e: EventSink,
-) -> Result<BuildOutcome, BuildError> {
-    Err(BuildError::Cancelled)
 }

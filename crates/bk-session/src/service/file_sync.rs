@@ -6,6 +6,8 @@
 
 use std::{
     collections::BTreeSet,
+    ffi::OsStr,
+    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     pin::Pin,
     sync::{
@@ -64,6 +66,8 @@ impl FileSync for FileSyncService {
             counts: Mutex::default(),
             warnings: Mutex::default(),
             warned: self.warned.clone(),
+            root: source.root.clone(),
+            state: self.state.clone(),
         });
         let transfer = Running {
             transfer: Transfer::new(name, self.transfers.fetch_add(1, Ordering::Relaxed)),
@@ -145,22 +149,25 @@ impl Running {
                 }
             }
         };
-        self.tell_warnings().await;
         self.transfer.report = self.watch.counts();
         self.transfer.done = true;
         self.state.add(&self.transfer.report);
+        // Kept before anything is waited for: the daemon may already be failing the build.
+        let result = result.map(drop).map_err(|error| {
+            let text = chain(&error);
+            if let Some(cause) = self.blame(error) {
+                self.state.fail(cause);
+            }
+            Status::unknown(text)
+        });
+        self.tell_warnings().await;
         self.events.emit(BuildEvent::Transfer(self.transfer.clone())).await;
-        let Err(error) = result else { return Ok(()) };
-        let text = chain(&error);
-        if let Some(cause) = self.blame(error) {
-            self.state.fail(cause);
-        }
-        Err(Status::unknown(text))
+        result
     }
 
     /// The cause on this machine; none when the daemon or the connection ended the transfer.
     fn blame(&self, error: SendError) -> Option<BuildError> {
-        let at = |path: &str| self.root.as_deref().unwrap_or_else(|| Path::new("")).join(path);
+        let at = |path: &str| locate(self.root.as_deref(), OsStr::new(path));
         match error {
             SendError::File(e) => {
                 let path = at(&e.path);
@@ -189,6 +196,11 @@ impl Running {
     }
 }
 
+/// Where a file of a source lies on this machine, as far as that is known.
+fn locate(root: Option<&Path>, path: &OsStr) -> PathBuf {
+    root.unwrap_or_else(|| Path::new("")).join(path)
+}
+
 /// An error with its causes on one line.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -206,6 +218,8 @@ struct Watch {
     counts: Mutex<TransferReport>,
     warnings: Mutex<Vec<Warning>>,
     warned: Arc<Mutex<BTreeSet<String>>>,
+    root: Option<PathBuf>,
+    state: Arc<SessionState>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -240,6 +254,11 @@ impl SendObserver for Watch {
     fn warning(&self, warning: &FileWarning<'_>) {
         let path = String::from_utf8_lossy(warning.path()).into_owned();
         let kind = match warning {
+            FileWarning::NotUtf8 { path } => {
+                // Most daemons take it; the one that does not will fail the build without saying which file it was.
+                self.state.not_utf8(locate(self.root.as_deref(), OsStr::from_bytes(path)));
+                return;
+            }
             FileWarning::SocketSkipped { .. } => {
                 lock(&self.counts).skipped += 1;
                 WarningKind::SkippedFile(path.clone())
