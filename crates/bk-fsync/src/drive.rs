@@ -7,7 +7,6 @@
 
 use std::collections::VecDeque;
 use std::error::Error;
-use std::fmt;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
@@ -19,87 +18,16 @@ use futures_core::Stream;
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 
-use crate::filter::{Filter, FilterOptions};
+use crate::filter::Filter;
 use crate::hardlink::HardLinks;
 use crate::limits::{CHUNKS_AHEAD, FILE_READERS, LISTING_AHEAD, PACKETS_AHEAD, PACKETS_PER_TURN};
-use crate::policy::{OwnerPolicy, Utf8Policy};
+use crate::options::SendOptions;
 use crate::read::{FileError, Piece, read_files};
-use crate::report::{SendObserver, SendReport, Unobserved};
+use crate::report::{SendObserver, SendReport};
 use crate::send::{Action, ProtocolError, Sender};
 use crate::tree::Tree;
 use crate::walk::{Walk, WalkError};
 use crate::wire::stat_of;
-
-/// How a tree is sent.
-#[derive(Clone)]
-#[non_exhaustive]
-pub struct SendOptions {
-    /// What of the tree is visible. Default: everything.
-    pub filter: FilterOptions,
-    /// Who owns the files. Default: 0:0.
-    pub owner: OwnerPolicy,
-    /// Which names may be sent. Default: any.
-    pub names: Utf8Policy,
-    /// Who watches. Default: nobody.
-    pub observer: Arc<dyn SendObserver>,
-}
-
-impl Default for SendOptions {
-    fn default() -> Self {
-        SendOptions {
-            filter: FilterOptions::default(),
-            owner: OwnerPolicy::default(),
-            names: Utf8Policy::default(),
-            observer: Arc::new(Unobserved),
-        }
-    }
-}
-
-impl fmt::Debug for SendOptions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SendOptions")
-            .field("filter", &self.filter)
-            .field("owner", &self.owner)
-            .field("names", &self.names)
-            .finish_non_exhaustive()
-    }
-}
-
-impl SendOptions {
-    /// The defaults of every field.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Sets the lists that restrict what is visible. Default: empty ones, so everything is.
-    #[must_use]
-    pub fn filter(mut self, filter: FilterOptions) -> Self {
-        self.filter = filter;
-        self
-    }
-
-    /// Sets who owns the files. Default: [`OwnerPolicy::Reset`].
-    #[must_use]
-    pub fn owner(mut self, owner: OwnerPolicy) -> Self {
-        self.owner = owner;
-        self
-    }
-
-    /// Sets which names may be sent. Default: [`Utf8Policy::Any`].
-    #[must_use]
-    pub fn names(mut self, names: Utf8Policy) -> Self {
-        self.names = names;
-        self
-    }
-
-    /// Sets who watches. Default: nobody.
-    #[must_use]
-    pub fn observer(mut self, observer: Arc<dyn SendObserver>) -> Self {
-        self.observer = observer;
-        self
-    }
-}
 
 /// A transfer failed.
 #[derive(Debug, thiserror::Error)]

@@ -22,6 +22,18 @@ pub struct FilterOptions {
     pub follow: Vec<Vec<u8>>,
 }
 
+impl FilterOptions {
+    /// The three lists: what to include, what to exclude, and whose links to follow.
+    #[must_use]
+    pub fn new(include: Vec<Vec<u8>>, exclude: Vec<Vec<u8>>, follow: Vec<Vec<u8>>) -> Self {
+        FilterOptions {
+            include,
+            exclude,
+            follow,
+        }
+    }
+}
+
 /// The filter cannot be made: the lists or the tree are at fault.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

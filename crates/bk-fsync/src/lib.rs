@@ -11,7 +11,7 @@
 //! | [`walk`], [`hardlink`], [`policy`], [`wire`] | from a tree to the entries of the wire |
 //! | [`order`], [`send`](mod@send) | the protocol, as machines without I/O |
 //! | [`read`], [`drive`] | reading files whole, and the future that drives a transfer |
-//! | [`report`], [`limits`] | what a transfer tells, and the numbers it goes by |
+//! | [`options`], [`report`], [`limits`] | what a transfer is told, what it tells, and the numbers it goes by |
 //!
 //! Nothing here knows of gRPC servers, builds or daemons. For a session context the daemon reads the ignore
 //! file and sends its patterns along: nothing is ignored here on its own account.
@@ -24,6 +24,7 @@ pub mod filter;
 pub mod follow;
 pub mod hardlink;
 pub mod limits;
+pub mod options;
 pub mod order;
 pub mod path;
 pub mod pattern;
@@ -35,8 +36,9 @@ pub mod tree;
 pub mod walk;
 pub mod wire;
 
-pub use drive::{SendError, SendOptions, send};
+pub use drive::{SendError, send};
 pub use filter::FilterOptions;
+pub use options::SendOptions;
 pub use policy::{OwnerPolicy, Utf8Policy};
 pub use report::{SendObserver, SendReport, Warning};
 #[cfg(unix)]

@@ -25,6 +25,7 @@ pub fn stat_of(entry: Entry, link: Option<Vec<u8>>, owner: OwnerPolicy) -> Stat 
         Kind::CharDevice | Kind::BlockDevice => device(meta.rdev),
         _ => (0, 0),
     };
+    let (devmajor, devminor) = (devmajor.cast_signed(), devminor.cast_signed());
     Stat {
         path,
         mode: mode_of(&meta).bits(),
@@ -60,10 +61,10 @@ fn mode_of(meta: &Meta) -> Mode {
 }
 
 /// Major and minor number, split the way the receiving side puts them together again.
-fn device(rdev: u64) -> (i64, i64) {
+pub(crate) fn device(rdev: u64) -> (u64, u64) {
     let major = (rdev >> 8) & 0xfff;
     let minor = (rdev & 0xff) | ((rdev >> 12) & 0xf_ff00);
-    (major.cast_signed(), minor.cast_signed())
+    (major, minor)
 }
 
 #[cfg(test)]

@@ -316,4 +316,44 @@ mod tests {
             );
         }
     }
+
+    /// What is matched by hand says the same as the expression it stands for.
+    #[test]
+    fn matching_by_hand_agrees_with_the_expression() {
+        let parts = [
+            "*", "**", "**/", "?", "/", "a", "b", "ab", "é", "\\*", ".", "$", "\n",
+        ];
+        let texts = ["a", "b", "/", "é", "*", ".", "$", "\n", "ab", "x"];
+        let mut seed = 0x2545_f491_4f6c_dd1d_u64;
+        let mut below = |end: usize| {
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            usize::try_from(seed % end as u64).unwrap()
+        };
+        let mut compared = 0;
+        for _ in 0..4000 {
+            let pattern: String = (0..1 + below(5)).map(|_| parts[below(parts.len())]).collect();
+            let scanned = scan(pattern.as_bytes());
+            let (Rough::Regex, Some(tokens)) = (scanned.shape, scanned.tokens) else {
+                continue;
+            };
+            if branches(&tokens) > GLOB_BRANCHES_MAX {
+                continue;
+            }
+            let expression = goregex::compile(&scanned.expression).unwrap();
+            for _ in 0..20 {
+                let mut path: Vec<u8> = (0..below(6))
+                    .flat_map(|_| texts[below(texts.len())].bytes())
+                    .collect();
+                if below(8) == 0 {
+                    path.insert(below(path.len() + 1), 0xe2);
+                }
+                let want = expression.is_match(&replace_invalid(&path));
+                assert_eq!(glob(&tokens, &path), want, "{pattern:?} {}", path.escape_ascii());
+                compared += 1;
+            }
+        }
+        assert!(compared > 10_000);
+    }
 }

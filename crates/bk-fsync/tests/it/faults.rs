@@ -24,9 +24,8 @@ fn small_tree() -> MemoryTree {
 }
 
 fn exclude(patterns: &[&str]) -> SendOptions {
-    let mut filter = FilterOptions::default();
-    filter.exclude = patterns.iter().map(|p| p.as_bytes().to_vec()).collect();
-    SendOptions::new().filter(filter)
+    let exclude = patterns.iter().map(|p| p.as_bytes().to_vec()).collect();
+    SendOptions::new().filter(FilterOptions::new(Vec::new(), exclude, Vec::new()))
 }
 
 fn denied() -> io::Result<()> {

@@ -33,9 +33,7 @@ fn put(dir: &Path, name: &[u8], mode: u32, content: &[u8]) {
 
 fn filter(include: &[&str], exclude: &[&str], follow: &[&str]) -> FilterOptions {
     let bytes = |list: &[&str]| list.iter().map(|p| p.as_bytes().to_vec()).collect();
-    let mut options = FilterOptions::default();
-    (options.include, options.exclude, options.follow) = (bytes(include), bytes(exclude), bytes(follow));
-    options
+    FilterOptions::new(bytes(include), bytes(exclude), bytes(follow))
 }
 
 #[tokio::test]
@@ -271,4 +269,58 @@ async fn an_unchanged_tree_sends_metadata_only() {
         (report.files_requested, report.files_sent, report.bytes_sent),
         (0, 0, 0)
     );
+}
+
+#[tokio::test]
+async fn links_on_disk_are_followed_to_what_is_sent() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir_all(dir.path().join("real/deep")).unwrap();
+    put(&dir.path().join("real/deep"), b"wanted", 0o644, b"yes");
+    put(&dir.path().join("real/deep"), b"other", 0o644, b"no");
+    put(dir.path(), b"unrelated", 0o644, b"no");
+    symlink("/real", dir.path().join("abs")).unwrap();
+    symlink("../../../real/deep/wanted", dir.path().join("real/up")).unwrap();
+    let options = SendOptions::new().filter(filter(&[], &[], &["abs/up", "missing/file"]));
+    let (report, got) = transfer(DirTree::open(dir.path()).unwrap(), options).await;
+    report.unwrap();
+    assert_eq!(
+        got.paths(),
+        ["abs", "real", "real/deep", "real/deep/wanted", "real/up"]
+    );
+    assert_eq!(got.files.keys().collect::<Vec<_>>(), [b"real/deep/wanted"]);
+}
+
+#[derive(Default)]
+struct Counts(Mutex<(u64, u64, u64, u64, u64)>);
+
+impl SendObserver for Counts {
+    fn listed(&self, entries: u64, bytes: u64) {
+        let mut counts = self.0.lock().unwrap();
+        (counts.0, counts.1) = (entries, bytes);
+    }
+
+    fn requested(&self, _: &[u8], _: u64) {
+        self.0.lock().unwrap().2 += 1;
+    }
+
+    fn sent_bytes(&self, bytes: u64) {
+        self.0.lock().unwrap().3 += bytes;
+    }
+
+    fn file_sent(&self, path: &[u8], size: u64) {
+        assert_eq!((path, size), (&b"d/f"[..], 200_000));
+        self.0.lock().unwrap().4 += 1;
+    }
+}
+
+#[tokio::test]
+async fn an_observer_sees_it_all() {
+    let mut tree = MemoryTree::new();
+    tree.add_file("d/f", 0o644, vec![1; 200_000]).unwrap();
+    tree.add_file("d/g", 0o644, vec![1; 10]).unwrap();
+    let watch = Arc::new(Counts::default());
+    let options = SendOptions::new().observer(watch.clone());
+    let (report, _) = transfer_some(Arc::new(tree), options, |s| s.path == b"d/f").await;
+    assert_eq!(report.unwrap().bytes_offered, 200_010);
+    assert_eq!(*watch.0.lock().unwrap(), (3, 200_010, 1, 200_000, 1));
 }

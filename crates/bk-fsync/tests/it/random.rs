@@ -160,8 +160,7 @@ async fn what_arrives_is_what_the_model_says() {
         let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
         let nodes = tree(&mut random);
         let (include, exclude) = (patterns(&mut random), patterns(&mut random));
-        let mut options = FilterOptions::default();
-        (options.include, options.exclude) = (include.clone(), exclude.clone());
+        let options = FilterOptions::new(include.clone(), exclude.clone(), Vec::new());
         let context = || {
             let text = |list: &[Vec<u8>]| {
                 list.iter()

@@ -110,7 +110,6 @@ fn check_walk(vector: &Value) -> Result<(), String> {
         };
         added.map_err(|e| e.to_string())?;
     }
-    let mut options = FilterOptions::default();
     let bytes = |key| {
         Ok::<_, String>(
             strings(vector, key)?
@@ -119,9 +118,7 @@ fn check_walk(vector: &Value) -> Result<(), String> {
                 .collect(),
         )
     };
-    options.include = bytes("include")?;
-    options.exclude = bytes("exclude")?;
-    options.follow = bytes("follow")?;
+    let options = FilterOptions::new(bytes("include")?, bytes("exclude")?, bytes("follow")?);
     let lists = format!(
         "include {} exclude {} follow {}",
         vector["include"], vector["exclude"], vector["follow"]
