@@ -35,7 +35,6 @@ pub(crate) fn empty() -> Body {
 pub(crate) struct Connection {
     sender: http1::SendRequest<Body>,
     host: String,
-    address: String,
     _owner: TaskOwner,
 }
 
@@ -43,10 +42,9 @@ impl Connection {
     /// Dials `endpoint`.
     pub(crate) async fn open(endpoint: &Endpoint) -> Result<Self, BuildError> {
         let io = endpoint.dial().await?;
-        let address = endpoint.to_string();
         let (sender, connection) = http1::handshake(TokioIo::new(io))
             .await
-            .map_err(|e| ConnectError::single(&address, chain(&e)))?;
+            .map_err(|e| ConnectError::single(endpoint.to_string(), chain(&e)))?;
         let owner = TaskOwner::new();
         owner.executor().spawn(async move {
             // What fails here fails the request, which reports it.
@@ -55,7 +53,6 @@ impl Connection {
         Ok(Self {
             sender,
             host: endpoint.host_header(),
-            address,
             _owner: owner,
         })
     }
@@ -83,13 +80,13 @@ impl Connection {
         }
         Ok(self.sender.send_request(request.body(body)?).await?)
     }
+}
 
-    /// What a failed request means once a build is under way.
-    pub(crate) fn lost(&self, error: SendError) -> BuildError {
-        match error {
-            SendError::Invalid(e) => BuildError::Misuse(format!("the request cannot be sent: {e}")),
-            SendError::Transport(e) => SessionLost::new(&self.address, chain(&e)).caused_by(e).into(),
-        }
+/// What a failed request means once a build is under way on the daemon at `address`.
+pub(crate) fn lost(address: &str, error: SendError) -> BuildError {
+    match error {
+        SendError::Invalid(e) => BuildError::Misuse(format!("the request cannot be sent: {e}")),
+        SendError::Transport(e) => SessionLost::new(address, chain(&e)).caused_by(e).into(),
     }
 }
 

@@ -11,6 +11,7 @@
 //! | [`walk`], [`hardlink`], [`policy`], [`wire`] | from a tree to the entries of the wire |
 //! | [`order`], [`send`](mod@send) | the protocol, as machines without I/O |
 //! | [`read`], [`drive`] | reading files whole, and the future that drives a transfer |
+//! | [`tar`] | the same entries as a tar stream, for a daemon without a session |
 //! | [`options`], [`report`], [`limits`] | what a transfer is told, what it tells, and the numbers it goes by |
 //!
 //! Nothing here knows of gRPC servers, builds or daemons. For a session context the daemon reads the ignore
@@ -32,6 +33,7 @@ pub mod policy;
 pub mod read;
 pub mod report;
 pub mod send;
+pub mod tar;
 pub mod tree;
 pub mod walk;
 pub mod wire;

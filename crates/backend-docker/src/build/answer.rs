@@ -8,12 +8,10 @@ use hyper::body::Incoming;
 use tokio::sync::mpsc;
 
 use super::records::{Record, Records};
-use crate::http1::{Connection, SendError, error_message, grpc_code};
+use crate::http1::{SendError, error_message, grpc_code, lost};
 
 /// A build that is under way, and where its events go.
 pub(crate) struct Follow<'a> {
-    /// The connection that carries it.
-    pub(crate) connection: &'a Connection,
     /// The daemon, for messages.
     pub(crate) address: &'a str,
     /// The Dockerfile's name, for daemons that say only a line.
@@ -23,6 +21,22 @@ pub(crate) struct Follow<'a> {
 }
 
 impl Follow<'_> {
+    /// Does `work` while passing on events that arise beside it.
+    pub(crate) async fn beside<T>(
+        &self,
+        beside: &mut mpsc::Receiver<BuildEvent>,
+        work: impl Future<Output = T>,
+    ) -> T {
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                value = &mut work => return value,
+                Some(event) = beside.recv() => self.events.emit(event).await,
+            }
+        }
+    }
+
     /// Reads the answer until it ends. Returns the id of the image, if the daemon said one.
     ///
     /// `beside` brings events that arise on our own side meanwhile.
@@ -42,13 +56,7 @@ impl Follow<'_> {
         let mut batch = Vec::new();
         let mut image_id = None;
         loop {
-            let frame = tokio::select! {
-                frame = body.frame() => frame,
-                Some(event) = beside.recv() => {
-                    self.events.emit(event).await;
-                    continue;
-                }
-            };
+            let frame = self.beside(beside, body.frame()).await;
             let ended = frame.is_none();
             match frame {
                 Some(Ok(frame)) => {
@@ -56,7 +64,7 @@ impl Follow<'_> {
                         records.push(data);
                     }
                 }
-                Some(Err(e)) => return Err(self.connection.lost(SendError::Transport(e))),
+                Some(Err(e)) => return Err(lost(self.address, SendError::Transport(e))),
                 None => {}
             }
             while let Some(record) = records.next()? {

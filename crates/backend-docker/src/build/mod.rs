@@ -78,9 +78,9 @@ async fn session_build(
     // Closed from the start: the session tells its own events.
     let (_, mut beside) = mpsc::channel(1);
     let result = ask(backend, &path, &[], empty(), &follow, &mut beside).await;
-    let local = session.local_failure();
+    let failures = session.failures();
     let report = session.close(CLOSE_GRACE).await;
-    finish(build_id, result, local, report)
+    finish(build_id, result.map_err(|e| failures.explain(e)), report)
 }
 
 /// Builds without a session: the context is uploaded.
@@ -130,7 +130,8 @@ async fn upload_build(
     while let Some(event) = beside.recv().await {
         events.emit(event).await;
     }
-    finish(build_id, result, local, report)
+    // A failure of this machine is the cause of whatever the daemon said then.
+    finish(build_id, result.map_err(|e| local.unwrap_or(e)), report)
 }
 
 /// Sends the request and follows its answer to the end; the connection is closed then.
@@ -152,21 +153,15 @@ async fn ask(
     }
 }
 
-/// A failure of this machine is the cause of whatever the daemon says then.
+/// What a build by this route yields.
 fn finish(
     build_id: &str,
     result: Result<Option<String>, BuildError>,
-    local: Option<BuildError>,
     report: TransferReport,
 ) -> Result<BuildOutcome, BuildError> {
-    match result {
-        Ok(image_id) => {
-            let mut outcome = BuildOutcome::default();
-            outcome.build_ref = build_id.to_owned();
-            outcome.image_id = image_id;
-            outcome.transfer = report;
-            Ok(outcome)
-        }
-        Err(failure) => Err(local.unwrap_or(failure)),
-    }
+    let mut outcome = BuildOutcome::default();
+    outcome.image_id = result?;
+    outcome.build_ref = build_id.to_owned();
+    outcome.transfer = report;
+    Ok(outcome)
 }
