@@ -78,7 +78,9 @@ impl std::fmt::Display for Warning<'_> {
         let path = crate::path::show(self.path());
         match self {
             Warning::SocketSkipped { .. } => write!(f, "skipped socket {path:?}"),
-            Warning::NotUtf8 { .. } => write!(f, "{path:?} has a name or link target that is not valid UTF-8"),
+            Warning::NotUtf8 { .. } => {
+                write!(f, "{path:?} has a name or link target that is not valid UTF-8")
+            }
             Warning::HiddenUnreadable { .. } => {
                 write!(
                     f,

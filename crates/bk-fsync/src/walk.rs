@@ -384,7 +384,9 @@ fn relative(path: &[u8]) -> RelPath<'_> {
 }
 
 fn require_utf8(entry: &Entry) -> Result<(), WalkError> {
-    for (what, bytes) in [("the name", &entry.path), ("the link target", &entry.target)] {
+    // The directories above it were entries of their own.
+    let name = relative(&entry.path).split().map_or(&[][..], |(_, name)| name);
+    for (what, bytes) in [("the name", name), ("the link target", &entry.target)] {
         if std::str::from_utf8(bytes).is_err() {
             return Err(WalkError::NotUtf8 {
                 what,

@@ -110,7 +110,13 @@ async fn every_kind_of_entry_arrives_exactly() {
         (report.bytes_offered, report.bytes_sent, report.sockets_skipped),
         (1_000_046, 1_000_046, 1)
     );
-    assert_eq!(*watch.0.lock().unwrap(), ["skipped socket \"sock\""]);
+    let odd = "has a name or link target that is not valid UTF-8";
+    let warnings = [
+        format!("\"bad\\\\xff\\\\xfename\" {odd}"),
+        format!("\"oddlink\" {odd}"),
+        "skipped socket \"sock\"".to_owned(),
+    ];
+    assert_eq!(*watch.0.lock().unwrap(), warnings);
 }
 
 #[tokio::test]
