@@ -27,6 +27,10 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// message.
 pub const STATUS_INACTIVITY: Duration = Duration::from_secs(5);
 
+/// The same, as long as Status has said nothing at all: Solve failed before it made a job. A job's first message comes
+/// within milliseconds.
+pub const STATUS_NEVER_SEEN: Duration = Duration::from_secs(1);
+
 /// How long a session connection may go on after Solve has failed for a lost session before it is given up, and how
 /// long closing waits for tasks.
 pub const CLOSE_GRACE: Duration = Duration::from_secs(2);

@@ -4,7 +4,10 @@
 //! the time and may end before or after Solve; after Solve it may stay silent for a bounded time only. Everything that
 //! a build opens is owned by its future: dropping that closes the connection, which cancels the build on the daemon.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use bk_build::{
     BuildError, BuildEvent, BuildOutcome, BuildRequest, BuilderInfo, ConnectError, CredentialProvider, EventSink, Output,
@@ -27,7 +30,7 @@ use crate::{
     classify,
     dial::Dialer,
     fold::StatusFold,
-    limits::{CLOSE_GRACE, CONNECT_TIMEOUT, MAX_MESSAGE, STATUS_INACTIVITY},
+    limits::{CLOSE_GRACE, CONNECT_TIMEOUT, MAX_MESSAGE, STATUS_INACTIVITY, STATUS_NEVER_SEEN},
     lower::{ImageExporter, lower},
 };
 
@@ -247,9 +250,12 @@ async fn follow_status(
     let mut client = client(channel);
     let request = StatusRequest { r#ref: build_ref.to_owned() };
     let mut batch = Vec::new();
-    let Some(Ok(stream)) = unless_silent(&solved, client.status(request)).await else { return };
+    // Solve can fail before there is a job, and then Status would wait for one in vain.
+    let mut patience = STATUS_NEVER_SEEN;
+    let Some(Ok(stream)) = unless_silent(&solved, patience, client.status(request)).await else { return };
     let mut stream = stream.into_inner();
-    while let Some(Ok(Some(message))) = unless_silent(&solved, stream.message()).await {
+    while let Some(Ok(Some(message))) = unless_silent(&solved, patience, stream.message()).await {
+        patience = STATUS_INACTIVITY;
         fold.apply(message, &mut batch);
         for event in batch.drain(..) {
             events.emit(event).await;
@@ -257,13 +263,17 @@ async fn follow_status(
     }
 }
 
-/// Waits for `work`; gives up when Solve has returned and nothing came since for [`STATUS_INACTIVITY`].
-async fn unless_silent<T>(solved: &watch::Receiver<bool>, work: impl Future<Output = T>) -> Option<T> {
+/// Waits for `work`; gives up when Solve has returned and nothing came since for `patience`.
+async fn unless_silent<T>(
+    solved: &watch::Receiver<bool>,
+    patience: Duration,
+    work: impl Future<Output = T>,
+) -> Option<T> {
     let mut solved = solved.clone();
     let silent = async move {
         // The sender lives as long as this build's future, so an error cannot occur before the value is true.
         let _ = solved.wait_for(|done| *done).await;
-        tokio::time::sleep_until(Instant::now() + STATUS_INACTIVITY).await; // sleep: the inactivity rule itself
+        tokio::time::sleep_until(Instant::now() + patience).await; // sleep: the inactivity rule itself
     };
     tokio::select! {
         biased;
