@@ -17,8 +17,9 @@ use crate::{Renderer, block::Block, limits, out::Out, text::neutralise_line};
 /// Draws a build as lines of text.
 ///
 /// Text from outside is neutralised: no escape sequence and no control byte of a step's output, of a name or of an
-/// error reaches the writer. Without [`tick`](Renderer::tick)s a block keeps the output until it ends, or until another
-/// has [`limits::WAITING_BYTES`] waiting.
+/// error reaches the writer. Once [`tick`](Renderer::tick)ed, it collects what happens for [`limits::TICK`] and draws that
+/// together. Without ticks it draws each event at once, and a block keeps the output until it ends, or until another has
+/// [`limits::WAITING_BYTES`] waiting.
 pub struct Plain<W> {
     out: Out<W>,
     /// In the order in which they became known.
@@ -35,6 +36,9 @@ pub struct Plain<W> {
     drew_last: Option<Instant>,
     /// The time as last told.
     now: Option<Instant>,
+    /// Whether something happened that is not drawn yet, and when that was noticed.
+    fresh: bool,
+    fresh_since: Option<Instant>,
     last_number: u32,
     anything_drawn: bool,
 }
@@ -53,6 +57,8 @@ impl<W: Write> Plain<W> {
             turn_began: None,
             drew_last: None,
             now: None,
+            fresh: false,
+            fresh_since: None,
             last_number: 0,
             anything_drawn: false,
         }
@@ -139,6 +145,7 @@ impl<W: Write> Plain<W> {
 
     /// Gives the output to whom it belongs, until nobody has a claim.
     fn settle(&mut self) {
+        (self.fresh, self.fresh_since) = (false, None);
         let claims = |b: &Block| b.has_pending() || b.is_ended();
         if let Some(current) = self.current.filter(|i| self.blocks.get(*i).is_some_and(claims)) {
             self.draw(current);
@@ -220,6 +227,7 @@ impl<W: Write> Plain<W> {
 
 impl<W: Write> Renderer for Plain<W> {
     fn event(&mut self, event: &BuildEvent) -> io::Result<()> {
+        let mut at_once = self.now.is_none();
         match event {
             BuildEvent::Started { builder, .. } => {
                 let builder = neutralise_line(&builder.to_string());
@@ -234,21 +242,38 @@ impl<W: Write> Renderer for Plain<W> {
                 self.vertex(v, Block::end);
             }
             BuildEvent::Status(s) => self.inside(&s.vertex, |block| block.status(s)),
-            BuildEvent::Log(l) => self.inside(&l.vertex, |block| block.log(l)),
+            BuildEvent::Log(l) => {
+                let mut full = false;
+                self.inside(&l.vertex, |block| {
+                    block.log(l);
+                    full = block.pending_bytes() > limits::WAITING_BYTES;
+                });
+                at_once |= full;
+            }
             BuildEvent::Warning(w) => self.warning(w),
             // Our own counts of a transfer repeat what the daemon's status says of it.
             _ => {}
         }
-        self.settle();
+        self.fresh = true;
+        if at_once {
+            self.settle();
+        }
         self.out.flush()
     }
 
     fn tick(&mut self, now: Instant) -> io::Result<()> {
-        if self.now.is_none() {
+        if self.now.replace(now).is_none() {
             (self.turn_began, self.drew_last) = (Some(now), Some(now));
         }
-        self.now = Some(now);
-        self.settle();
+        // A message of the daemon becomes several events, which belong together: an end and the statuses before it.
+        let since = if self.fresh {
+            *self.fresh_since.get_or_insert(now)
+        } else {
+            now
+        };
+        if !self.fresh || now.saturating_duration_since(since) >= limits::TICK {
+            self.settle();
+        }
         self.out.flush()
     }
 

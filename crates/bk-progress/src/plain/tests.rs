@@ -76,9 +76,12 @@ impl Stage {
         self.event(BuildEvent::Status(s))
     }
 
+    /// Lets time pass as a program does that ticks behind each event and then waits.
     fn pass(&mut self, time: Duration) -> &mut Self {
-        self.clock += time;
-        self.plain.tick(self.clock).expect("a vector takes everything");
+        for step in [Duration::ZERO, time] {
+            self.clock += step;
+            self.plain.tick(self.clock).expect("a vector takes everything");
+        }
         self
     }
 
@@ -192,13 +195,21 @@ fn a_silent_step_yields_and_a_returning_one_repeats_its_name() {
     s.pass(Duration::ZERO).start("a", "A", 0).start("b", "B", 0);
     s.log("a", 100, b"a1\npart")
         .log("b", 200, b"b1\n")
+        .pass(limits::TICK)
         .pass(SECOND / 2);
     assert!(
         !String::from_utf8_lossy(s.plain.out.inner()).contains('B'),
         "A is not silent long enough yet"
     );
-    s.pass(SECOND / 2).log("a", 1100, b"ial\na2\n").pass(SECOND);
-    s.done("b", "B", 0, 2000).done("a", "A", 0, 3000);
+    s.pass(SECOND / 2).log("a", 1100, b"ial\na2\n").pass(limits::TICK);
+    assert!(
+        !String::from_utf8_lossy(s.plain.out.inner()).contains("a2"),
+        "B is not silent long enough yet"
+    );
+    s.pass(SECOND)
+        .done("b", "B", 0, 2000)
+        .pass(limits::TICK)
+        .done("a", "A", 0, 3000);
     assert_eq!(
         s.drawn(),
         "\
@@ -236,8 +247,8 @@ fn a_talkative_step_yields_when_its_turn_is_over() {
     let (first, rest) = drawn.split_once("\n#2 B\n").expect("B was drawn");
     assert_eq!(
         first.matches("#1 ").count(),
-        12,
-        "header, ten lines in five seconds, dots: {drawn}"
+        13,
+        "header, eleven lines until five seconds passed, dots: {drawn}"
     );
     assert!(rest.contains("\n#1 A\n"), "A came back: {drawn}");
 }
@@ -419,4 +430,16 @@ fn a_line_without_end_is_bounded_in_the_report() {
         report,
         Some(" > A:\n".len() + "0.000 ".len() + 4096 + "\n------\n".len())
     );
+}
+
+#[test]
+fn what_belongs_together_is_drawn_together() {
+    let mut s = Stage::new();
+    s.pass(Duration::ZERO).start("a", "A", 0).done("a", "A", 0, 60);
+    s.pass(limits::TICK / 2)
+        .status("a", "transferring", (1, 0), 10, false);
+    assert!(s.plain.out.inner().is_empty());
+    s.status("a", "transferring", (366, 0), 50, true)
+        .pass(limits::TICK / 2);
+    assert_eq!(s.drawn(), "#1 A\n#1 transferring 366B 0.1s done\n#1 DONE 0.1s\n");
 }
