@@ -112,7 +112,7 @@ fn pack(
     let mut tar = TarWriter::new(Pieces {
         gathered: BytesMut::new(),
         out: pieces,
-    });
+    })?;
     if let Some((tree, name)) = &plan.placed {
         let (from, to) = (
             RelPath::new(name.as_bytes()),

@@ -49,13 +49,35 @@ pub struct TarWriter<W> {
 }
 
 impl<W: Write> TarWriter<W> {
-    /// An archive that goes to `out`. Writes are of every size: `out` should gather small ones.
-    pub fn new(out: W) -> Self {
-        TarWriter {
+    /// Starts an archive that goes to `out`. Writes are of every size: `out` should gather small ones.
+    ///
+    /// The first entry is the root, with mode 0755 and the time of the epoch. BuildKit looks at the first 1024 bytes of
+    /// an upload only, and takes it for the text of a Dockerfile if they do not hold a whole entry: an archive must not
+    /// begin with a PAX header.
+    ///
+    /// # Errors
+    /// [`TarError::Write`].
+    pub fn new(out: W) -> Result<Self, TarError> {
+        let mut this = TarWriter {
             out,
             entries: 0,
             bytes: 0,
-        }
+        };
+        let root = Header {
+            path: b".",
+            kind: Kind::Dir,
+            hard_link: None,
+            target: b"",
+            mode: 0o755,
+            uid: 0,
+            gid: 0,
+            size: 0,
+            mtime_ns: 0,
+            device: (0, 0),
+            xattrs: &[],
+        };
+        this.write(&root.blocks())?;
+        Ok(this)
     }
 
     /// Adds everything of `tree` that `filter` lets through, in the order of a session transfer, owned by 0:0.
