@@ -31,13 +31,27 @@ impl BuildkitdBackend {
     /// # Errors
     /// [`BuildError::Connect`] when nothing or something else answers, [`BuildError::Timeout`] when the endpoint
     /// accepts and stays silent.
-    pub async fn connect(endpoint: Endpoint, credentials: Arc<dyn CredentialProvider>) -> Result<Self, BuildError> {
-        let mut dialer = EndpointDialer { endpoint, version: None };
+    pub async fn connect(
+        endpoint: Endpoint,
+        credentials: Arc<dyn CredentialProvider>,
+    ) -> Result<Self, BuildError> {
+        let mut dialer = EndpointDialer {
+            endpoint,
+            version: None,
+        };
         let facts = bk_solve::probe(&dialer).await?;
         dialer.version.clone_from(&facts.buildkit_version);
         // A Docker Engine can stand behind a BuildKit endpoint (`docker buildx dial-stdio`), and has its own exporter.
-        let exporter = if facts.is_docker { ImageExporter::Moby } else { ImageExporter::Image };
-        Ok(Self { dialer, options: SolveOptions::new(exporter, credentials), facts })
+        let exporter = if facts.is_docker {
+            ImageExporter::Moby
+        } else {
+            ImageExporter::Image
+        };
+        Ok(Self {
+            dialer,
+            options: SolveOptions::new(exporter, credentials),
+            facts,
+        })
     }
 
     /// What the daemon said about itself when it was connected to.

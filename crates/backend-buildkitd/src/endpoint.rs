@@ -55,7 +55,13 @@ impl FromStr for Endpoint {
 
     fn from_str(text: &str) -> Result<Self, InputError> {
         const ALLOWED: &str = "unix:///path/to/buildkitd.sock or tcp://host:port";
-        let bad = |why: &str| Err(InputError::new("the address", format!("`{text}`: {why}"), ALLOWED));
+        let bad = |why: &str| {
+            Err(InputError::new(
+                "the address",
+                format!("`{text}`: {why}"),
+                ALLOWED,
+            ))
+        };
         if let Some(path) = text.strip_prefix("unix://") {
             if !path.starts_with('/') {
                 return bad("the path of a socket must be absolute");
@@ -64,7 +70,10 @@ impl FromStr for Endpoint {
         }
         if let Some(address) = text.strip_prefix("tcp://") {
             let address = address.strip_suffix('/').unwrap_or(address);
-            let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty()).and_then(|(_, p)| p.parse::<u16>().ok());
+            let port = address
+                .rsplit_once(':')
+                .filter(|(host, _)| !host.is_empty())
+                .and_then(|(_, p)| p.parse::<u16>().ok());
             if port.is_none() || address.contains('/') || address.contains('@') {
                 return bad("a host and a port are needed");
             }
@@ -83,20 +92,44 @@ mod tests {
 
     #[test]
     fn parses_and_shows() {
-        for good in ["unix:///run/buildkit/buildkitd.sock", "tcp://127.0.0.1:1234", "tcp://[::1]:1234", "tcp://host:1"] {
+        for good in [
+            "unix:///run/buildkit/buildkitd.sock",
+            "tcp://127.0.0.1:1234",
+            "tcp://[::1]:1234",
+            "tcp://host:1",
+        ] {
             assert_eq!(good.parse::<Endpoint>().expect(good).to_string(), good);
         }
-        for bad in ["", "unix://", "unix://run/x", "tcp://", "tcp://host", "tcp://:1", "tcp://h:99999", "tcp://u@h:1", "ssh://h", "/run/x"] {
+        for bad in [
+            "",
+            "unix://",
+            "unix://run/x",
+            "tcp://",
+            "tcp://host",
+            "tcp://:1",
+            "tcp://h:99999",
+            "tcp://u@h:1",
+            "ssh://h",
+            "/run/x",
+        ] {
             let e = bad.parse::<Endpoint>().expect_err(bad);
-            assert!(e.to_string().contains(bad) && e.allowed.contains("unix://"), "{e}");
+            assert!(
+                e.to_string().contains(bad) && e.allowed.contains("unix://"),
+                "{e}"
+            );
         }
     }
 
     #[tokio::test]
     async fn a_missing_socket_is_named() {
-        let Err(e) = Endpoint::Unix("/nonexistent/b.sock".into()).dial().await else { panic!("must fail") };
+        let Err(e) = Endpoint::Unix("/nonexistent/b.sock".into()).dial().await else {
+            panic!("must fail")
+        };
         let text = e.to_string();
-        assert!(text.contains("unix:///nonexistent/b.sock") && text.contains("is buildkitd running"), "{text}");
+        assert!(
+            text.contains("unix:///nonexistent/b.sock") && text.contains("is buildkitd running"),
+            "{text}"
+        );
         assert!(e.is_retryable());
     }
 }

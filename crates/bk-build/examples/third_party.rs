@@ -5,8 +5,8 @@
 use std::time::SystemTime;
 
 use bk_build::{
-    BuildError, BuildEvent, BuildOutcome, BuildRequest, BuilderInfo, Context, EventSink, ImageBuilder, LocalFailure,
-    Vertex,
+    BuildError, BuildEvent, BuildOutcome, BuildRequest, BuilderInfo, Context, EventSink, ImageBuilder,
+    LocalFailure, Vertex,
 };
 
 struct Counter;
@@ -16,10 +16,18 @@ impl ImageBuilder for Counter {
     async fn build(&self, request: BuildRequest, events: EventSink) -> Result<BuildOutcome, BuildError> {
         request.validate()?;
         let Context::Dir(dir) = &request.context else {
-            return Err(BuildError::Misuse("this builder takes directories only".to_owned()));
+            return Err(BuildError::Misuse(
+                "this builder takes directories only".to_owned(),
+            ));
         };
         let at = SystemTime::now();
-        events.emit(BuildEvent::Started { build_ref: "count-1".to_owned(), builder: self.info(), at }).await;
+        events
+            .emit(BuildEvent::Started {
+                build_ref: "count-1".to_owned(),
+                builder: self.info(),
+                at,
+            })
+            .await;
         let mut vertex = Vertex::new("count", "count files");
         vertex.started = Some(at);
         events.emit(BuildEvent::VertexStarted(vertex.clone())).await;
@@ -28,9 +36,16 @@ impl ImageBuilder for Counter {
             .count();
         vertex.completed = Some(SystemTime::now());
         events.emit(BuildEvent::VertexCompleted(vertex)).await;
-        events.emit(BuildEvent::Completed { at: SystemTime::now(), error: None }).await;
+        events
+            .emit(BuildEvent::Completed {
+                at: SystemTime::now(),
+                error: None,
+            })
+            .await;
         let mut outcome = BuildOutcome::default();
-        outcome.exporter_response.insert("files".to_owned(), files.to_string());
+        outcome
+            .exporter_response
+            .insert("files".to_owned(), files.to_string());
         Ok(outcome)
     }
 
@@ -42,7 +57,9 @@ impl ImageBuilder for Counter {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), BuildError> {
     let builder: Box<dyn ImageBuilder> = Box::new(Counter);
-    let outcome = builder.build(BuildRequest::new("."), EventSink::discard()).await?;
+    let outcome = builder
+        .build(BuildRequest::new("."), EventSink::discard())
+        .await?;
     assert!(outcome.exporter_response.contains_key("files"));
     Ok(())
 }

@@ -43,7 +43,12 @@ pub struct BuilderInfo {
 impl BuilderInfo {
     /// Describes a builder by its kind and endpoint; no route, no version.
     pub fn new(backend: impl Into<String>, address: impl Into<String>) -> Self {
-        Self { backend: backend.into(), address: address.into(), route: None, version: None }
+        Self {
+            backend: backend.into(),
+            address: address.into(),
+            route: None,
+            version: None,
+        }
     }
 
     /// Sets the route; the default is none.

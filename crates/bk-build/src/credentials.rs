@@ -40,18 +40,27 @@ pub struct Credential {
 impl Credential {
     /// A user name with its password.
     pub fn basic(username: impl Into<String>, password: impl Into<String>) -> Self {
-        Self { username: username.into(), secret: password.into() }
+        Self {
+            username: username.into(),
+            secret: password.into(),
+        }
     }
 
     /// An identity token, sent with an empty user name.
     pub fn identity_token(token: impl Into<String>) -> Self {
-        Self { username: String::new(), secret: token.into() }
+        Self {
+            username: String::new(),
+            secret: token.into(),
+        }
     }
 }
 
 impl std::fmt::Debug for Credential {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Credential").field("username", &self.username).field("secret", &"***").finish()
+        f.debug_struct("Credential")
+            .field("username", &self.username)
+            .field("secret", &"***")
+            .finish()
     }
 }
 

@@ -143,7 +143,11 @@ pub struct InputError {
 impl InputError {
     /// `what` is wrong for the reason `message`; `allowed` says what would be right.
     pub fn new(what: impl Into<String>, message: impl Into<String>, allowed: impl Into<String>) -> Self {
-        Self { what: what.into(), message: message.into(), allowed: allowed.into() }
+        Self {
+            what: what.into(),
+            message: message.into(),
+            allowed: allowed.into(),
+        }
     }
 }
 
@@ -166,7 +170,12 @@ pub struct LocalFailure {
 impl LocalFailure {
     /// `path` failed as `message` says.
     pub fn new(path: impl Into<PathBuf>, message: impl Into<String>) -> Self {
-        Self { path: path.into(), message: message.into(), hint: None, source: None }
+        Self {
+            path: path.into(),
+            message: message.into(),
+            hint: None,
+            source: None,
+        }
     }
 
     /// Sets what to do about it; the default is nothing.
@@ -207,7 +216,11 @@ pub struct Attempt {
 impl Attempt {
     /// `address` failed for `reason`.
     pub fn new(address: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self { address: address.into(), origin: String::new(), reason: reason.into() }
+        Self {
+            address: address.into(),
+            origin: String::new(),
+            reason: reason.into(),
+        }
     }
 
     /// Sets where the address came from; the default is nowhere.
@@ -221,7 +234,9 @@ impl Attempt {
 impl ConnectError {
     /// One endpoint that was tried.
     pub fn single(address: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self { attempts: vec![Attempt::new(address, reason)] }
+        Self {
+            attempts: vec![Attempt::new(address, reason)],
+        }
     }
 
     /// Several endpoints that were tried, in order.
@@ -275,7 +290,11 @@ pub struct DockerfileFailure {
 impl DockerfileFailure {
     /// What the frontend said, and where.
     pub fn new(message: impl Into<String>, snippets: Vec<SourceSnippet>) -> Self {
-        Self { message: message.into(), snippets, hint: None }
+        Self {
+            message: message.into(),
+            snippets,
+            hint: None,
+        }
     }
 
     /// Sets what to do about it; the default is nothing.
@@ -308,7 +327,10 @@ pub struct StepFailure {
 impl StepFailure {
     /// A failure that says `message`; the other fields are empty.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), ..Self::default() }
+        Self {
+            message: message.into(),
+            ..Self::default()
+        }
     }
 }
 
@@ -335,7 +357,11 @@ impl Refusal {
 
     /// The daemon said `message` with that gRPC code.
     pub fn new(code: i32, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), hint: None }
+        Self {
+            code,
+            message: message.into(),
+            hint: None,
+        }
     }
 
     /// Sets what to do about it; the default is nothing.
@@ -363,7 +389,11 @@ pub struct SessionLost {
 impl SessionLost {
     /// The connection to `address` ended as `reason` says.
     pub fn new(address: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self { address: address.into(), reason: reason.into(), source: None }
+        Self {
+            address: address.into(),
+            reason: reason.into(),
+            source: None,
+        }
     }
 
     /// Sets the cause; the default is none.
@@ -389,7 +419,10 @@ pub struct ProtocolFailure {
 impl ProtocolFailure {
     /// The daemon sent what `message` says.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), source: None }
+        Self {
+            message: message.into(),
+            source: None,
+        }
     }
 
     /// Sets the cause; the default is none.
@@ -423,7 +456,11 @@ mod tests {
 
     #[test]
     fn faults_hints_and_retries() {
-        let e = BuildError::from(InputError::new("--platform", "`x y` is not a platform", "OS/ARCH"));
+        let e = BuildError::from(InputError::new(
+            "--platform",
+            "`x y` is not a platform",
+            "OS/ARCH",
+        ));
         assert_eq!((e.fault(), e.is_retryable()), (Fault::User, false));
         assert_eq!(e.to_string(), "--platform: `x y` is not a platform");
         assert_eq!(e.hint().as_deref(), Some("--platform takes OS/ARCH"));

@@ -77,12 +77,18 @@ pub struct Vertex {
 impl Vertex {
     /// A vertex that was only announced.
     pub fn new(id: impl Into<VertexId>, name: impl Into<String>) -> Self {
-        Self { id: id.into(), name: name.into(), ..Self::default() }
+        Self {
+            id: id.into(),
+            name: name.into(),
+            ..Self::default()
+        }
     }
 
     /// Whether the vertex ended because the build was cancelled.
     pub fn is_cancelled(&self) -> bool {
-        self.error.as_deref().is_some_and(|e| e.ends_with("context canceled"))
+        self.error
+            .as_deref()
+            .is_some_and(|e| e.ends_with("context canceled"))
     }
 }
 
@@ -101,7 +107,11 @@ pub struct ProgressGroup {
 impl ProgressGroup {
     /// A group of that key and name.
     pub fn new(id: impl Into<String>, name: impl Into<String>, weak: bool) -> Self {
-        Self { id: id.into(), name: name.into(), weak }
+        Self {
+            id: id.into(),
+            name: name.into(),
+            weak,
+        }
     }
 }
 
@@ -130,7 +140,11 @@ pub struct StatusUpdate {
 impl StatusUpdate {
     /// A reading of 0 for `id` inside `vertex`.
     pub fn new(vertex: VertexId, id: impl Into<String>) -> Self {
-        Self { vertex, id: id.into(), ..Self::default() }
+        Self {
+            vertex,
+            id: id.into(),
+            ..Self::default()
+        }
     }
 }
 
@@ -151,7 +165,12 @@ pub struct LogChunk {
 impl LogChunk {
     /// Bytes that `vertex` wrote to `stream`.
     pub fn new(vertex: VertexId, stream: LogStream, data: impl Into<Bytes>) -> Self {
-        Self { vertex, stream, data: data.into(), timestamp: None }
+        Self {
+            vertex,
+            stream,
+            data: data.into(),
+            timestamp: None,
+        }
     }
 
     /// Sets when the daemon read the bytes; the default is unknown.
@@ -259,6 +278,10 @@ pub struct Transfer {
 impl Transfer {
     /// A first reading of a transfer.
     pub fn new(source: impl Into<String>, transfer: u64) -> Self {
-        Self { source: source.into(), transfer, ..Self::default() }
+        Self {
+            source: source.into(),
+            transfer,
+            ..Self::default()
+        }
     }
 }

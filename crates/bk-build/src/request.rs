@@ -263,7 +263,8 @@ pub enum Output {
 const MAX_TAG: usize = 128;
 
 fn check_tag(tag: &str) -> Result<(), InputError> {
-    const ALLOWED: &str = "[HOST[:PORT]/]NAME[:TAG], lower case, for instance registry.example.com/team/app:1.0";
+    const ALLOWED: &str =
+        "[HOST[:PORT]/]NAME[:TAG], lower case, for instance registry.example.com/team/app:1.0";
     let bad = |why: &str| Err(InputError::new("--tag", format!("`{tag}`: {why}"), ALLOWED));
     if tag.is_empty() {
         return bad("a tag must not be empty");
@@ -319,7 +320,9 @@ fn check_tag(tag: &str) -> Result<(), InputError> {
 fn check_platform(platform: &str) -> Result<(), InputError> {
     let parts: Vec<&str> = platform.split('/').collect();
     let word = |p: &&str| {
-        !p.is_empty() && p.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-()+".contains(&b))
+        !p.is_empty()
+            && p.bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"_.-()+".contains(&b))
     };
     if parts.len() <= 3 && parts.iter().all(word) {
         return Ok(());
@@ -350,11 +353,28 @@ mod tests {
         ] {
             assert!(BuildRequest::new(".").tag(good).validate().is_ok(), "{good}");
         }
-        for bad in ["", "App", "app:", "app:-x", "a b", "app@sha256:00", "/app", "app/", "team//app", "-a", "a/é"] {
+        for bad in [
+            "",
+            "App",
+            "app:",
+            "app:-x",
+            "a b",
+            "app@sha256:00",
+            "/app",
+            "app/",
+            "team//app",
+            "-a",
+            "a/é",
+        ] {
             let e = BuildRequest::new(".").tag(bad).validate().expect_err(bad);
             assert_eq!(e.what, "--tag");
         }
-        assert!(BuildRequest::new(".").tag(format!("a:{}", "x".repeat(129))).validate().is_err());
+        assert!(
+            BuildRequest::new(".")
+                .tag(format!("a:{}", "x".repeat(129)))
+                .validate()
+                .is_err()
+        );
     }
 
     #[test]

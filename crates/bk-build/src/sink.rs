@@ -98,7 +98,10 @@ mod tests {
     use super::*;
 
     fn done() -> BuildEvent {
-        BuildEvent::Completed { at: std::time::SystemTime::UNIX_EPOCH, error: None }
+        BuildEvent::Completed {
+            at: std::time::SystemTime::UNIX_EPOCH,
+            error: None,
+        }
     }
 
     #[tokio::test]

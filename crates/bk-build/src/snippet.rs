@@ -31,7 +31,11 @@ pub struct SourceSnippet {
 impl SourceSnippet {
     /// A place in `filename`, whose text is `data`.
     pub fn new(filename: impl Into<String>, data: impl Into<Bytes>, ranges: Vec<LineRange>) -> Self {
-        Self { filename: filename.into(), data: data.into(), ranges }
+        Self {
+            filename: filename.into(),
+            data: data.into(),
+            ranges,
+        }
     }
 
     /// The first line meant, when there is one.
@@ -56,8 +60,15 @@ impl fmt::Display for SourceSnippet {
         let text = String::from_utf8_lossy(&self.data);
         let lines: Vec<&str> = text.split('\n').collect();
         let count = i64::try_from(lines.len()).unwrap_or(i64::MAX);
-        let Some(first) = self.ranges.iter().map(|r| i64::from(r.start)).min() else { return Ok(()) };
-        let last = self.ranges.iter().map(|r| i64::from(r.end.max(r.start))).max().unwrap_or(first);
+        let Some(first) = self.ranges.iter().map(|r| i64::from(r.start)).min() else {
+            return Ok(());
+        };
+        let last = self
+            .ranges
+            .iter()
+            .map(|r| i64::from(r.end.max(r.start)))
+            .max()
+            .unwrap_or(first);
         if first < 1 || first > count {
             return Ok(());
         }
@@ -113,9 +124,19 @@ mod tests {
             let s = SourceSnippet::new("D", "one\ntwo", vec![LineRange { start, end }]);
             assert_eq!(s.to_string(), "");
         }
-        let s = SourceSnippet::new("D", "one\ntwo", vec![LineRange { start: 1, end: i32::MAX }]);
+        let s = SourceSnippet::new(
+            "D",
+            "one\ntwo",
+            vec![LineRange {
+                start: 1,
+                end: i32::MAX,
+            }],
+        );
         assert!(s.to_string().contains("   2 | >>> two"));
         assert_eq!(SourceSnippet::new("D", "", vec![]).to_string(), "");
-        assert_eq!(SourceSnippet::new("D", "", vec![LineRange { start: 3, end: 3 }]).to_string(), "D:3\n");
+        assert_eq!(
+            SourceSnippet::new("D", "", vec![LineRange { start: 3, end: 3 }]).to_string(),
+            "D:3\n"
+        );
     }
 }

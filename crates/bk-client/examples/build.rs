@@ -1,5 +1,9 @@
 //! The build of the README: connects to the daemon that is there and builds the current directory.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "an example talks to a terminal")]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "an example talks to a terminal"
+)]
 
 use bk_client::{BuildError, BuildRequest, EventSink, ImageBuilder};
 

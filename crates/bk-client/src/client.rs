@@ -15,7 +15,9 @@ pub struct Client {
 impl Client {
     /// Wraps any builder, for instance one with an own configuration or a third party's.
     pub fn from_builder(builder: impl ImageBuilder + 'static) -> Self {
-        Self { builder: Arc::new(builder) }
+        Self {
+            builder: Arc::new(builder),
+        }
     }
 }
 

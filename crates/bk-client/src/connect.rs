@@ -36,7 +36,11 @@ impl FromStr for Backend {
             "auto" => Ok(Self::Auto),
             "docker" => Ok(Self::Docker),
             "buildkitd" => Ok(Self::Buildkitd),
-            _ => Err(InputError::new("BK_BACKEND", format!("`{text}` is not a backend"), "auto, docker or buildkitd")),
+            _ => Err(InputError::new(
+                "BK_BACKEND",
+                format!("`{text}` is not a backend"),
+                "auto, docker or buildkitd",
+            )),
         }
     }
 }
@@ -128,10 +132,14 @@ pub async fn connect_with(options: ConnectOptions) -> Result<Client, BuildError>
         (Backend::Auto, Some(text)) => text.parse()?,
         (backend, _) => backend,
     };
-    let credentials = options.credentials.clone().unwrap_or_else(|| match &options.environment.docker_config {
-        Some(path) => Arc::new(DockerConfig::new(path)) as Arc<dyn CredentialProvider>,
-        None => Arc::new(NoCredentials),
-    });
+    let credentials =
+        options
+            .credentials
+            .clone()
+            .unwrap_or_else(|| match &options.environment.docker_config {
+                Some(path) => Arc::new(DockerConfig::new(path)) as Arc<dyn CredentialProvider>,
+                None => Arc::new(NoCredentials),
+            });
     let mut attempts = Vec::new();
     let candidates = candidates(&options, backend);
     let single = candidates.len() == 1;
@@ -158,7 +166,11 @@ struct Candidate {
 
 impl Candidate {
     fn name(&self, attempt: Attempt) -> Attempt {
-        if attempt.origin.is_empty() && !self.origin.is_empty() { attempt.origin(self.origin) } else { attempt }
+        if attempt.origin.is_empty() && !self.origin.is_empty() {
+            attempt.origin(self.origin)
+        } else {
+            attempt
+        }
     }
 }
 
@@ -166,7 +178,11 @@ impl Candidate {
 fn candidates(options: &ConnectOptions, backend: Backend) -> Vec<Candidate> {
     let env = &options.environment;
     let named = |address: &str, origin, backend| {
-        vec![Candidate { address: address.to_owned(), origin, backend }]
+        vec![Candidate {
+            address: address.to_owned(),
+            origin,
+            backend,
+        }]
     };
     if let Some(address) = &options.addr {
         return named(address, "", backend);
@@ -182,10 +198,18 @@ fn candidates(options: &ConnectOptions, backend: Backend) -> Vec<Candidate> {
         list.extend(named(DOCKER_SOCKET, "default Docker socket", Backend::Docker));
     }
     if backend != Backend::Docker && cfg!(feature = "buildkitd") {
-        list.extend(named(BUILDKIT_SOCKET, "default buildkitd socket", Backend::Buildkitd));
+        list.extend(named(
+            BUILDKIT_SOCKET,
+            "default buildkitd socket",
+            Backend::Buildkitd,
+        ));
         if let Some(dir) = &env.runtime_dir {
             let socket = Path::new(dir).join(ROOTLESS_SOCKET);
-            list.extend(named(&format!("unix://{}", socket.display()), "rootless buildkitd socket", Backend::Buildkitd));
+            list.extend(named(
+                &format!("unix://{}", socket.display()),
+                "rootless buildkitd socket",
+                Backend::Buildkitd,
+            ));
         }
     }
     list
@@ -205,13 +229,19 @@ async fn try_one(
                 return buildkitd(candidate, credentials).await;
             }
             let refused = match docker(candidate, options, credentials).await {
-                Err(e @ (BuildError::Connect(_) | BuildError::Timeout { .. })) if cfg!(feature = "buildkitd") => e,
+                Err(e @ (BuildError::Connect(_) | BuildError::Timeout { .. }))
+                    if cfg!(feature = "buildkitd") =>
+                {
+                    e
+                }
                 other => return other,
             };
             match buildkitd(candidate, credentials).await {
                 Ok(client) => Ok(client),
                 Err(BuildError::Connect(second)) => {
-                    let BuildError::Connect(mut first) = refused else { return Err(refused) };
+                    let BuildError::Connect(mut first) = refused else {
+                        return Err(refused);
+                    };
                     for attempt in second.attempts {
                         if first.attempts.iter().all(|a| a.reason != attempt.reason) {
                             first.attempts.push(attempt);
@@ -230,7 +260,10 @@ fn neither(error: ConnectError) -> ConnectError {
     match &error.attempts[..] {
         [docker, buildkitd] if docker.address == buildkitd.address => ConnectError::single(
             docker.address.clone(),
-            format!("neither Docker ({}) nor BuildKit ({}) answers there", docker.reason, buildkitd.reason),
+            format!(
+                "neither Docker ({}) nor BuildKit ({}) answers there",
+                docker.reason, buildkitd.reason
+            ),
         ),
         _ => error,
     }
@@ -244,7 +277,8 @@ async fn docker(
 ) -> Result<Client, BuildError> {
     let endpoint = candidate.address.parse::<backend_docker::Endpoint>()?;
     let backend =
-        backend_docker::DockerBackend::connect_to(endpoint, options.docker_route, credentials.clone()).await?;
+        backend_docker::DockerBackend::connect_to(endpoint, options.docker_route, credentials.clone())
+            .await?;
     Ok(Client::from_builder(backend))
 }
 
@@ -263,7 +297,9 @@ async fn buildkitd(
     credentials: &Arc<dyn CredentialProvider>,
 ) -> Result<Client, BuildError> {
     let endpoint = candidate.address.parse::<backend_buildkitd::Endpoint>()?;
-    Ok(Client::from_builder(backend_buildkitd::BuildkitdBackend::connect(endpoint, credentials.clone()).await?))
+    Ok(Client::from_builder(
+        backend_buildkitd::BuildkitdBackend::connect(endpoint, credentials.clone()).await?,
+    ))
 }
 
 #[cfg(not(feature = "buildkitd"))]
@@ -276,7 +312,11 @@ async fn buildkitd(
 
 #[cfg(not(all(feature = "docker", feature = "buildkitd")))]
 fn left_out(candidate: &Candidate, feature: &str) -> BuildError {
-    ConnectError::single(&candidate.address, format!("this program was built without the feature `{feature}`")).into()
+    ConnectError::single(
+        &candidate.address,
+        format!("this program was built without the feature `{feature}`"),
+    )
+    .into()
 }
 
 #[cfg(test)]
@@ -285,7 +325,10 @@ mod tests {
 
     fn addresses(env: Environment, backend: Backend) -> Vec<(String, Backend)> {
         let options = ConnectOptions::new().environment(env);
-        candidates(&options, backend).into_iter().map(|c| (c.address, c.backend)).collect()
+        candidates(&options, backend)
+            .into_iter()
+            .map(|c| (c.address, c.backend))
+            .collect()
     }
 
     #[cfg(all(feature = "docker", feature = "buildkitd"))]
@@ -298,31 +341,54 @@ mod tests {
             [
                 (DOCKER_SOCKET.to_owned(), Backend::Docker),
                 (BUILDKIT_SOCKET.to_owned(), Backend::Buildkitd),
-                ("unix:///run/user/7/buildkit/buildkitd.sock".to_owned(), Backend::Buildkitd)
+                (
+                    "unix:///run/user/7/buildkit/buildkitd.sock".to_owned(),
+                    Backend::Buildkitd
+                )
             ]
         );
-        assert_eq!(addresses(env.clone(), Backend::Docker), [(DOCKER_SOCKET.to_owned(), Backend::Docker)]);
+        assert_eq!(
+            addresses(env.clone(), Backend::Docker),
+            [(DOCKER_SOCKET.to_owned(), Backend::Docker)]
+        );
         env.docker_host = Some("tcp://d:1".to_owned());
-        assert_eq!(addresses(env.clone(), Backend::Auto), [("tcp://d:1".to_owned(), Backend::Docker)]);
+        assert_eq!(
+            addresses(env.clone(), Backend::Auto),
+            [("tcp://d:1".to_owned(), Backend::Docker)]
+        );
         assert_eq!(addresses(env.clone(), Backend::Buildkitd)[0].0, BUILDKIT_SOCKET);
         env.buildkit_host = Some("tcp://b:1".to_owned());
-        assert_eq!(addresses(env.clone(), Backend::Auto), [("tcp://b:1".to_owned(), Backend::Buildkitd)]);
-        assert_eq!(addresses(env, Backend::Docker), [("tcp://d:1".to_owned(), Backend::Docker)]);
+        assert_eq!(
+            addresses(env.clone(), Backend::Auto),
+            [("tcp://b:1".to_owned(), Backend::Buildkitd)]
+        );
+        assert_eq!(
+            addresses(env, Backend::Docker),
+            [("tcp://d:1".to_owned(), Backend::Docker)]
+        );
     }
 
     #[tokio::test]
     async fn a_bad_variable_is_named() {
         let mut env = Environment::empty();
         env.bk_backend = Some("podman".to_owned());
-        let e = connect_with(ConnectOptions::new().environment(env)).await.expect_err("must fail");
+        let e = connect_with(ConnectOptions::new().environment(env))
+            .await
+            .expect_err("must fail");
         assert_eq!(e.to_string(), "BK_BACKEND: `podman` is not a backend");
     }
 
     #[tokio::test]
     async fn an_unreachable_address_is_named_with_what_to_start() {
-        let options = ConnectOptions::new().environment(Environment::empty()).addr("unix:///nonexistent/x.sock");
+        let options = ConnectOptions::new()
+            .environment(Environment::empty())
+            .addr("unix:///nonexistent/x.sock");
         let e = connect_with(options).await.expect_err("must fail");
         assert!(e.to_string().contains("unix:///nonexistent/x.sock"), "{e}");
-        assert!(e.hint().is_some_and(|h| h.contains("dockerd") && h.contains("buildkitd")), "{e:?}");
+        assert!(
+            e.hint()
+                .is_some_and(|h| h.contains("dockerd") && h.contains("buildkitd")),
+            "{e:?}"
+        );
     }
 }

@@ -32,7 +32,11 @@ impl Environment {
     fn from_lookup(get: impl Fn(&str) -> Option<OsString>) -> Self {
         let path = |name| get(name).filter(|v| !v.is_empty()).map(PathBuf::from);
         // A value that is not UTF-8 is no address; it is kept lossily so that the error can show it.
-        let text = |name| get(name).map(|v| v.to_string_lossy().into_owned()).filter(|v| !v.is_empty());
+        let text = |name| {
+            get(name)
+                .map(|v| v.to_string_lossy().into_owned())
+                .filter(|v| !v.is_empty())
+        };
         Self {
             bk_backend: text("BK_BACKEND"),
             buildkit_host: text("BUILDKIT_HOST"),

@@ -45,20 +45,34 @@ impl DockerConfig {
     }
 
     fn look_up(&self, host: &str) -> Result<Option<Credential>, CredentialError> {
-        let fail =
-            |reason: String| CredentialError { host: host.to_owned(), reason: format!("{}: {reason}", self.path.display()) };
+        let fail = |reason: String| CredentialError {
+            host: host.to_owned(),
+            reason: format!("{}: {reason}", self.path.display()),
+        };
         let mut text = Vec::new();
         match std::fs::File::open(&self.path) {
-            Ok(file) => file.take(MAX_CONFIG_FILE).read_to_end(&mut text).map_err(|e| fail(e.to_string()))?,
+            Ok(file) => file
+                .take(MAX_CONFIG_FILE)
+                .read_to_end(&mut text)
+                .map_err(|e| fail(e.to_string()))?,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(fail(e.to_string())),
         };
         let file: File = serde_json::from_slice(&text)
             // serde_json's text names a line and column but may quote a value; the position is enough.
-            .map_err(|e| fail(format!("not valid JSON at line {} column {}", e.line(), e.column())))?;
+            .map_err(|e| {
+                fail(format!(
+                    "not valid JSON at line {} column {}",
+                    e.line(),
+                    e.column()
+                ))
+            })?;
         let key = if host == HUB_HOST { HUB_KEY } else { host };
         let entry = file.auths.get(key).or_else(|| {
-            file.auths.iter().find(|(k, _)| host_of(k) == host_of(key) && is_whole_host(k)).map(|(_, e)| e)
+            file.auths
+                .iter()
+                .find(|(k, _)| host_of(k) == host_of(key) && is_whole_host(k))
+                .map(|(_, e)| e)
         });
         let Some(entry) = entry else { return Ok(None) };
         if !entry.identitytoken.is_empty() {
@@ -84,14 +98,23 @@ impl DockerConfig {
 
 /// The host of a config key: old keys are URLs such as `https://host/v1/`.
 fn host_of(key: &str) -> &str {
-    let rest = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://")).unwrap_or(key);
+    let rest = key
+        .strip_prefix("https://")
+        .or_else(|| key.strip_prefix("http://"))
+        .unwrap_or(key);
     rest.split('/').next().unwrap_or(rest)
 }
 
 /// Whether a key means its whole host: no path, or only the registry API's version.
 fn is_whole_host(key: &str) -> bool {
-    let rest = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://")).unwrap_or(key);
-    matches!(rest.split_once('/').map_or("", |(_, p)| p.trim_end_matches('/')), "" | "v1" | "v2")
+    let rest = key
+        .strip_prefix("https://")
+        .or_else(|| key.strip_prefix("http://"))
+        .unwrap_or(key);
+    matches!(
+        rest.split_once('/').map_or("", |(_, p)| p.trim_end_matches('/')),
+        "" | "v1" | "v2"
+    )
 }
 
 #[async_trait::async_trait]
@@ -100,7 +123,10 @@ impl CredentialProvider for DockerConfig {
         let (this, name) = (self.clone(), host.to_owned());
         tokio::task::spawn_blocking(move || this.look_up(&name))
             .await
-            .map_err(|e| CredentialError { host: host.to_owned(), reason: e.to_string() })?
+            .map_err(|e| CredentialError {
+                host: host.to_owned(),
+                reason: e.to_string(),
+            })?
     }
 }
 
@@ -129,8 +155,18 @@ mod tests {
         let get = |h: &str| config.look_up(h).expect("reads");
         assert_eq!(get("localhost:5000"), Some(Credential::basic("u", "p:w")));
         assert_eq!(get("old.example.com"), Some(Credential::basic("a", "b")));
-        assert_eq!(get("registry-1.docker.io"), Some(Credential::identity_token("tok")));
-        for other in ["localhost:50001", "localhost", "example.com", "path.example.com", "empty.example.com", ""] {
+        assert_eq!(
+            get("registry-1.docker.io"),
+            Some(Credential::identity_token("tok"))
+        );
+        for other in [
+            "localhost:50001",
+            "localhost",
+            "example.com",
+            "path.example.com",
+            "empty.example.com",
+            "",
+        ] {
             assert_eq!(get(other), None, "{other}");
         }
     }
@@ -139,10 +175,18 @@ mod tests {
     fn bad_files_are_named_without_their_content() {
         let (_dir, config) = with(r#"{"auths":{"h":{"auth":"hunter2 hunter2"}}}"#);
         let e = config.look_up("h").expect_err("bad base64").to_string();
-        assert!(e.contains("config.json") && e.contains("`h`") && !e.contains("hunter2"), "{e}");
+        assert!(
+            e.contains("config.json") && e.contains("`h`") && !e.contains("hunter2"),
+            "{e}"
+        );
         let (_dir, config) = with("{\"auths\": hunter2}");
         let e = config.look_up("h").expect_err("bad JSON").to_string();
         assert!(e.contains("line 1") && !e.contains("hunter2"), "{e}");
-        assert_eq!(DockerConfig::new("/nonexistent/config.json").look_up("h").expect("absent"), None);
+        assert_eq!(
+            DockerConfig::new("/nonexistent/config.json")
+                .look_up("h")
+                .expect("absent"),
+            None
+        );
     }
 }

@@ -61,8 +61,14 @@ impl TaskOwner {
     /// An owner without tasks.
     pub fn new() -> Self {
         let token = CancellationToken::new();
-        let executor = OwnedExecutor { tracker: TaskTracker::new(), token: token.clone() };
-        Self { executor, _guard: token.drop_guard() }
+        let executor = OwnedExecutor {
+            tracker: TaskTracker::new(),
+            token: token.clone(),
+        };
+        Self {
+            executor,
+            _guard: token.drop_guard(),
+        }
     }
 
     /// The executor to hand to hyper.
@@ -79,7 +85,9 @@ impl TaskOwner {
     pub async fn stop(self, grace: Duration) -> bool {
         self.executor.token.cancel();
         self.executor.tracker.close();
-        tokio::time::timeout(grace, self.executor.tracker.wait()).await.is_ok()
+        tokio::time::timeout(grace, self.executor.tracker.wait())
+            .await
+            .is_ok()
     }
 }
 

@@ -44,7 +44,11 @@ pub struct SessionConfig {
 impl SessionConfig {
     /// Serves `sources`, and credentials from `credentials`.
     pub fn new(sources: Sources, credentials: Arc<dyn CredentialProvider>) -> Self {
-        Self { sources, credentials, events: EventSink::discard() }
+        Self {
+            sources,
+            credentials,
+            events: EventSink::discard(),
+        }
     }
 
     /// Sets where transfer progress and warnings go; the default is nowhere.
@@ -70,9 +74,10 @@ impl SessionHeaders {
         let mut map = http::HeaderMap::new();
         for (name, value) in self.iter() {
             // Values that cannot be a header value were replaced when the session was made.
-            if let (Ok(name), Ok(value)) =
-                (http::HeaderName::from_bytes(name.as_bytes()), http::HeaderValue::from_str(value))
-            {
+            if let (Ok(name), Ok(value)) = (
+                http::HeaderName::from_bytes(name.as_bytes()),
+                http::HeaderValue::from_str(value),
+            ) {
                 map.append(name, value);
             }
         }
@@ -99,16 +104,25 @@ pub(crate) struct SessionState {
 impl SessionState {
     /// Keeps the first failure: later ones are usually its consequences.
     pub(crate) fn fail(&self, failure: BuildError) {
-        self.local_failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failure);
+        self.local_failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert(failure);
     }
 
     /// Keeps the first name that a strict daemon would refuse.
     pub(crate) fn not_utf8(&self, path: PathBuf) {
-        self.not_utf8.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(path);
+        self.not_utf8
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert(path);
     }
 
     pub(crate) fn add(&self, report: &TransferReport) {
-        self.report.lock().unwrap_or_else(PoisonError::into_inner).add(report);
+        self.report
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .add(report);
     }
 }
 
@@ -116,10 +130,22 @@ impl Session {
     /// A session with a fresh id.
     pub fn new(config: SessionConfig) -> Self {
         let state = Arc::new(SessionState::default());
-        let shared_key = config.sources.shared_key().chars().filter(|c| (' '..='~').contains(c)).collect();
-        let auth = AuthService { provider: config.credentials };
+        let shared_key = config
+            .sources
+            .shared_key()
+            .chars()
+            .filter(|c| (' '..='~').contains(c))
+            .collect();
+        let auth = AuthService {
+            provider: config.credentials,
+        };
         let file_sync = FileSyncService::new(config.sources, config.events, state.clone());
-        Self { id: Id::random(), shared_key, dispatch: Dispatch::new(auth, file_sync), state }
+        Self {
+            id: Id::random(),
+            shared_key,
+            dispatch: Dispatch::new(auth, file_sync),
+            state,
+        }
     }
 
     /// The id by which Solve names this session.
@@ -129,9 +155,15 @@ impl Session {
 
     /// What to announce when attaching.
     pub fn headers(&self) -> SessionHeaders {
-        let mut list =
-            vec![(headers::SESSION_ID_CANONICAL, self.id().to_owned()), (headers::SESSION_SHARED_KEY_CANONICAL, self.shared_key.clone())];
-        list.extend(METHODS.iter().map(|m| (headers::SESSION_METHOD_CANONICAL, (*m).to_owned())));
+        let mut list = vec![
+            (headers::SESSION_ID_CANONICAL, self.id().to_owned()),
+            (headers::SESSION_SHARED_KEY_CANONICAL, self.shared_key.clone()),
+        ];
+        list.extend(
+            METHODS
+                .iter()
+                .map(|m| (headers::SESSION_METHOD_CANONICAL, (*m).to_owned())),
+        );
         SessionHeaders(list)
     }
 
@@ -153,11 +185,17 @@ impl Session {
         owner.executor().spawn(async move {
             let reason = match connection.await {
                 Ok(()) => "the daemon closed the session".to_owned(),
-                Err(e) => std::error::Error::source(&e).map_or_else(|| e.to_string(), |s| format!("{e}: {s}")),
+                Err(e) => {
+                    std::error::Error::source(&e).map_or_else(|| e.to_string(), |s| format!("{e}: {s}"))
+                }
             };
             end.send_replace(Some(Arc::from(reason)));
         });
-        RunningSession { owner, ended, state: self.state }
+        RunningSession {
+            owner,
+            ended,
+            state: self.state,
+        }
     }
 }
 
@@ -169,17 +207,30 @@ impl Failures {
     /// The cause on this machine (a file, a pattern) when there is one, else `error`: the daemon only reports that a
     /// transfer broke, and some refuse a name without saying which.
     pub fn explain(&self, error: BuildError) -> BuildError {
-        if let Some(local) = self.0.local_failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some(local) = self
+            .0
+            .local_failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+        {
             return local;
         }
         let refused = error.to_string().contains("invalid UTF-8");
-        match self.0.not_utf8.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            Some(path) if refused => {
-                LocalFailure::new(path, "the name or link target is not valid UTF-8, which this daemon does not accept")
-                    .hint("rename the file, or leave it out with an ignore pattern")
-                    .caused_by(error)
-                    .into()
-            }
+        match self
+            .0
+            .not_utf8
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+        {
+            Some(path) if refused => LocalFailure::new(
+                path,
+                "the name or link target is not valid UTF-8, which this daemon does not accept",
+            )
+            .hint("rename the file, or leave it out with an ignore pattern")
+            .caused_by(error)
+            .into(),
             _ => error,
         }
     }
@@ -224,9 +275,8 @@ impl RunningSession {
 
     /// Closes the connection and waits, at most `grace`, until every task has ended; returns the final counts.
     pub async fn close(self, grace: Duration) -> TransferReport {
-        let state = self.state;
-        self.owner.stop(grace).await;
-        let report = *state.report.lock().unwrap_or_else(PoisonError::into_inner);
-        report
+        let Self { owner, state, .. } = self;
+        owner.stop(grace).await;
+        *state.report.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

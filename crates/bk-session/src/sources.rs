@@ -77,7 +77,11 @@ impl Sources {
                 context_dir = Some(dir);
             }
             Context::Tree(tree) => this = this.with(CONTEXT, tree.clone(), None),
-            _ => return Err(BuildError::Misuse("this kind of context is not supported".to_owned())),
+            _ => {
+                return Err(BuildError::Misuse(
+                    "this kind of context is not supported".to_owned(),
+                ));
+            }
         }
         if let Some(key) = key {
             this.shared_key = key;
@@ -96,18 +100,27 @@ impl Sources {
                 }
             },
             Dockerfile::Path(path) => {
-                let name = path
-                    .file_name()
-                    .ok_or_else(|| InputError::new("--file", format!("`{}` names no file", path.display()), "a path"))?;
+                let name = path.file_name().ok_or_else(|| {
+                    InputError::new("--file", format!("`{}` names no file", path.display()), "a path")
+                })?;
                 let name = name.to_str().ok_or_else(|| {
-                    InputError::new("--file", format!("`{}` is not UTF-8", path.display()), "a file name in UTF-8")
+                    InputError::new(
+                        "--file",
+                        format!("`{}` is not UTF-8", path.display()),
+                        "a file name in UTF-8",
+                    )
                 })?;
                 if !exists(path) {
                     return Err(LocalFailure::new(path, "there is no such Dockerfile")
-                        .hint("the path given with -f is relative to the current directory, not to the context")
+                        .hint(
+                            "the path given with -f is relative to the current directory, not to the context",
+                        )
                         .into());
                 }
-                let dir = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+                let dir = path
+                    .parent()
+                    .filter(|p| !p.as_os_str().is_empty())
+                    .unwrap_or(Path::new("."));
                 let dir = canonical_dir(dir)?;
                 this.dockerfile_name = Some(name.to_owned());
                 this.add_dockerfile_dir(&dir, name)?;
@@ -118,7 +131,11 @@ impl Sources {
                     .map_err(|e| InputError::new("the Dockerfile", e.to_string(), ""))?;
                 this = this.with(DOCKERFILE, Arc::new(tree), None);
             }
-            _ => return Err(BuildError::Misuse("this kind of Dockerfile is not supported".to_owned())),
+            _ => {
+                return Err(BuildError::Misuse(
+                    "this kind of Dockerfile is not supported".to_owned(),
+                ));
+            }
         }
         Ok(this)
     }
@@ -129,8 +146,15 @@ impl Sources {
         if name == DEFAULT_NAMES[0] {
             names.push(DEFAULT_NAMES[1].to_owned());
         }
-        let tree = FilesTree::in_dir(dir, &names).map_err(|e| InputError::new("--file", e.to_string(), "a file name"))?;
-        self.by_name.insert(DOCKERFILE.to_owned(), Source { tree: Arc::new(tree), root: Some(dir.to_owned()) });
+        let tree = FilesTree::in_dir(dir, &names)
+            .map_err(|e| InputError::new("--file", e.to_string(), "a file name"))?;
+        self.by_name.insert(
+            DOCKERFILE.to_owned(),
+            Source {
+                tree: Arc::new(tree),
+                root: Some(dir.to_owned()),
+            },
+        );
         Ok(())
     }
 
@@ -156,8 +180,11 @@ fn exists(path: &Path) -> bool {
 
 fn missing_default(dir: &Path) -> LocalFailure {
     let [first, second] = DEFAULT_NAMES;
-    LocalFailure::new(dir, format!("no Dockerfile in the context; looked for `{first}` and `{second}`"))
-        .hint("name another file with -f")
+    LocalFailure::new(
+        dir,
+        format!("no Dockerfile in the context; looked for `{first}` and `{second}`"),
+    )
+    .hint("name another file with -f")
 }
 
 fn canonical_dir(path: &Path) -> Result<PathBuf, LocalFailure> {
@@ -190,15 +217,28 @@ mod tests {
         let dir = tempfile::tempdir().expect("temp dir");
         let path = dir.path();
         let text = failure(BuildRequest::new(path)).await;
-        assert!(text.contains("looked for `Dockerfile` and `dockerfile`"), "{text}");
+        assert!(
+            text.contains("looked for `Dockerfile` and `dockerfile`"),
+            "{text}"
+        );
         let gone = path.join("gone");
-        assert_eq!(failure(BuildRequest::new(gone.as_path())).await, format!("{}: there is no such directory", gone.display()));
+        assert_eq!(
+            failure(BuildRequest::new(gone.as_path())).await,
+            format!("{}: there is no such directory", gone.display())
+        );
         let file = path.join("file");
         std::fs::write(&file, "x").expect("write");
-        assert!(failure(BuildRequest::new(file.as_path())).await.ends_with("is not a directory"));
+        assert!(
+            failure(BuildRequest::new(file.as_path()))
+                .await
+                .ends_with("is not a directory")
+        );
         let other = path.join("Other");
         let request = BuildRequest::new(path).dockerfile(Dockerfile::Path(other.clone()));
-        assert_eq!(failure(request).await, format!("{}: there is no such Dockerfile", other.display()));
+        assert_eq!(
+            failure(request).await,
+            format!("{}: there is no such Dockerfile", other.display())
+        );
     }
 
     #[tokio::test]
@@ -208,12 +248,18 @@ mod tests {
         std::fs::create_dir(&real).expect("mkdir");
         std::fs::write(real.join("dockerfile"), "FROM scratch").expect("write");
         std::os::unix::fs::symlink("real", dir.path().join("link")).expect("link");
-        let a = Sources::of(&BuildRequest::new(real.as_path())).await.expect("sources");
-        let b = Sources::of(&BuildRequest::new(dir.path().join("link").as_path())).await.expect("sources");
+        let a = Sources::of(&BuildRequest::new(real.as_path()))
+            .await
+            .expect("sources");
+        let b = Sources::of(&BuildRequest::new(dir.path().join("link").as_path()))
+            .await
+            .expect("sources");
         assert_eq!(a.shared_key(), b.shared_key());
         assert!(!a.shared_key().is_empty());
         assert_eq!(a.dockerfile_name(), None);
-        let c = Sources::of(&BuildRequest::new(real.as_path()).shared_key("mine")).await.expect("sources");
+        let c = Sources::of(&BuildRequest::new(real.as_path()).shared_key("mine"))
+            .await
+            .expect("sources");
         assert_eq!(c.shared_key(), "mine");
     }
 }

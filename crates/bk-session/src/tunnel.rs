@@ -45,7 +45,11 @@ impl TunnelSender {
     where
         S: Stream<Item = Result<BytesMessage, tonic::Status>> + Unpin,
     {
-        Tunnel { inbound, unread: Bytes::new(), outbound: PollSender::new(self.0) }
+        Tunnel {
+            inbound,
+            unread: Bytes::new(),
+            outbound: PollSender::new(self.0),
+        }
     }
 }
 
@@ -120,7 +124,14 @@ mod tests {
     use super::*;
 
     fn messages(parts: &[&'static [u8]]) -> Vec<Result<BytesMessage, tonic::Status>> {
-        parts.iter().map(|p| Ok(BytesMessage { data: Bytes::from_static(p) })).collect()
+        parts
+            .iter()
+            .map(|p| {
+                Ok(BytesMessage {
+                    data: Bytes::from_static(p),
+                })
+            })
+            .collect()
     }
 
     #[tokio::test]

@@ -20,8 +20,9 @@ use bk_proto::{
     auth::{CredentialsRequest, GetTokenAuthorityRequest, auth_client::AuthClient},
     filesync::file_sync_client::FileSyncClient,
     fsutil::{Packet, packet::PacketType},
+    headers,
     health::{HealthCheckRequest, health_client::HealthClient},
-    headers, metadata,
+    metadata,
     secrets::{GetSecretRequest, secrets_client::SecretsClient},
 };
 use bk_session::{RunningSession, Session, SessionConfig, Sources};
@@ -100,11 +101,18 @@ async fn diff_copy(daemon: &Daemon, room: usize) -> (mpsc::Sender<Packet>, Strea
 }
 
 fn req(id: u32) -> Packet {
-    Packet { r#type: PacketType::PacketReq.into(), id, ..Packet::default() }
+    Packet {
+        r#type: PacketType::PacketReq.into(),
+        id,
+        ..Packet::default()
+    }
 }
 
 fn fin() -> Packet {
-    Packet { r#type: PacketType::PacketFin.into(), ..Packet::default() }
+    Packet {
+        r#type: PacketType::PacketFin.into(),
+        ..Packet::default()
+    }
 }
 
 /// Reads until the end of the listing and returns the number of entries.
@@ -143,7 +151,8 @@ async fn finish(requests: mpsc::Sender<Packet>, mut packets: Streaming<Packet>) 
 fn many() -> MemoryTree {
     let mut tree = MemoryTree::new();
     for i in 0..FILES {
-        tree.add_file(format!("f{i:05}"), 0o644, format!("{i}")).expect("adds");
+        tree.add_file(format!("f{i:05}"), 0o644, format!("{i}"))
+            .expect("adds");
     }
     tree
 }
@@ -168,9 +177,14 @@ async fn whatever_is_not_served_is_unimplemented() {
     let (_sender, receiver) = mpsc::channel::<Packet>(1);
     let mut request = Request::new(ReceiverStream::new(receiver));
     metadata::set(request.metadata_mut(), headers::DIR_NAME, &["other"]).expect("metadata");
-    let status =
-        FileSyncClient::with_origin(daemon, origin()).diff_copy(request).await.expect_err("no such source");
-    assert_eq!((status.code(), status.message()), (Code::NotFound, "no access allowed to dir \"other\""));
+    let status = FileSyncClient::with_origin(daemon, origin())
+        .diff_copy(request)
+        .await
+        .expect_err("no such source");
+    assert_eq!(
+        (status.code(), status.message()),
+        (Code::NotFound, "no access allowed to dir \"other\"")
+    );
     drop(session);
 }
 
@@ -181,7 +195,10 @@ impl CredentialProvider for One {
     async fn credential(&self, host: &str) -> Result<Option<Credential>, CredentialError> {
         match host {
             "known" => Ok(Some(Credential::basic("me", "secret"))),
-            "broken" => Err(CredentialError { host: host.to_owned(), reason: "helper failed".to_owned() }),
+            "broken" => Err(CredentialError {
+                host: host.to_owned(),
+                reason: "helper failed".to_owned(),
+            }),
             _ => Ok(None),
         }
     }
@@ -191,7 +208,13 @@ impl CredentialProvider for One {
 async fn credentials_are_answered_and_unknown_hosts_are_anonymous() {
     let (daemon, _session) = attach(SessionConfig::new(Sources::none(), Arc::new(One))).await;
     let mut client = AuthClient::with_origin(daemon, origin());
-    let mut ask = async |host: &str| client.credentials(CredentialsRequest { host: host.to_owned() }).await;
+    let mut ask = async |host: &str| {
+        client
+            .credentials(CredentialsRequest {
+                host: host.to_owned(),
+            })
+            .await
+    };
     let known = ask("known").await.expect("answers").into_inner();
     assert_eq!((known.username.as_str(), known.secret.as_str()), ("me", "secret"));
     let unknown = ask("elsewhere").await.expect("answers").into_inner();
@@ -204,13 +227,25 @@ async fn credentials_are_answered_and_unknown_hosts_are_anonymous() {
 async fn announcements_are_one_value_a_method() {
     let session = Session::new(SessionConfig::new(Sources::none(), Arc::new(NoCredentials)));
     let headers = session.headers();
-    let methods: Vec<_> =
-        headers.iter().filter(|(n, _)| *n == "X-Docker-Expose-Session-Grpc-Method").map(|(_, v)| v).collect();
-    assert!(methods.contains(&"/moby.filesync.v1.FileSync/DiffCopy"), "{methods:?}");
+    let methods: Vec<_> = headers
+        .iter()
+        .filter(|(n, _)| *n == "X-Docker-Expose-Session-Grpc-Method")
+        .map(|(_, v)| v)
+        .collect();
+    assert!(
+        methods.contains(&"/moby.filesync.v1.FileSync/DiffCopy"),
+        "{methods:?}"
+    );
     assert!(methods.contains(&"/grpc.health.v1.Health/Check"), "{methods:?}");
     assert!(methods.iter().all(|m| !m.contains(',')), "{methods:?}");
     let metadata = headers.to_metadata();
-    assert_eq!(metadata.get_all("x-docker-expose-session-grpc-method").iter().count(), methods.len());
+    assert_eq!(
+        metadata
+            .get_all("x-docker-expose-session-grpc-method")
+            .iter()
+            .count(),
+        methods.len()
+    );
     let other = Session::new(SessionConfig::new(Sources::none(), Arc::new(NoCredentials)));
     assert_ne!(session.id(), other.id());
 }
@@ -233,7 +268,10 @@ async fn fifty_thousand_files_to_a_slow_reader() {
     finish(requests, packets).await;
     assert_eq!(session.end_reason(), None, "the connection lives");
     let report = session.close(Duration::from_secs(5)).await;
-    assert_eq!((report.entries, report.sent_files, report.sent_bytes), (u64::from(FILES), u64::from(FILES), many_bytes()));
+    assert_eq!(
+        (report.entries, report.sent_files, report.sent_bytes),
+        (u64::from(FILES), u64::from(FILES), many_bytes())
+    );
 }
 
 /// A gate that file reads wait at.
@@ -277,7 +315,11 @@ impl Tree for Blocked {
 
     fn open(&self, path: RelPath<'_>) -> io::Result<Box<dyn OpenFile>> {
         let (gate, reading) = (self.gate.clone(), self.reading.clone());
-        Ok(Box::new(BlockedFile { file: self.tree.open(path)?, gate, reading }))
+        Ok(Box::new(BlockedFile {
+            file: self.tree.open(path)?,
+            gate,
+            reading,
+        }))
     }
 }
 
@@ -300,7 +342,12 @@ impl OpenFile for BlockedFile {
 async fn fifty_thousand_files_from_a_slow_sender() {
     let gate = Arc::new(Gate::default());
     let (reading, mut reads) = mpsc::unbounded_channel();
-    let (daemon, session) = serving(Blocked { tree: many(), gate: gate.clone(), reading }).await;
+    let (daemon, session) = serving(Blocked {
+        tree: many(),
+        gate: gate.clone(),
+        reading,
+    })
+    .await;
     let (requests, mut packets) = diff_copy(&daemon, 64).await;
     assert_eq!(listing(&mut packets).await, FILES);
     for id in 0..FILES {
@@ -318,7 +365,9 @@ async fn fifty_thousand_files_from_a_slow_sender() {
 async fn health_answers_while_two_gibibytes_are_sent() {
     const SIZE: u64 = 2 * 1024 * 1024 * 1024;
     let dir = tempfile::tempdir().expect("temp dir");
-    std::fs::File::create(dir.path().join("big")).and_then(|f| f.set_len(SIZE)).expect("sparse file");
+    std::fs::File::create(dir.path().join("big"))
+        .and_then(|f| f.set_len(SIZE))
+        .expect("sparse file");
     let (daemon, session) = serving(DirTree::open(dir.path()).expect("opens")).await;
     let (requests, mut packets) = diff_copy(&daemon, 1).await;
     assert_eq!(listing(&mut packets).await, 1);
@@ -336,7 +385,10 @@ async fn health_answers_while_two_gibibytes_are_sent() {
     let (bytes, packets) = reading.await.expect("reads");
     assert_eq!(bytes, SIZE);
     assert!(checks > 10, "only {checks} checks");
-    assert!(worst < HEALTH, "the slowest of {checks} health answers took {worst:?}");
+    assert!(
+        worst < HEALTH,
+        "the slowest of {checks} health answers took {worst:?}"
+    );
     finish(requests, packets).await;
     drop(session);
 }
@@ -347,7 +399,12 @@ async fn health_answers_while_a_disk_read_blocks() {
     let (reading, mut reads) = mpsc::unbounded_channel();
     let mut tree = MemoryTree::new();
     tree.add_file("f", 0o644, "content").expect("adds");
-    let (daemon, session) = serving(Blocked { tree, gate: gate.clone(), reading }).await;
+    let (daemon, session) = serving(Blocked {
+        tree,
+        gate: gate.clone(),
+        reading,
+    })
+    .await;
     let (requests, mut packets) = diff_copy(&daemon, 1).await;
     listing(&mut packets).await;
     requests.send(req(0)).await.expect("request");
@@ -366,12 +423,22 @@ async fn tasks_fall_to(limit: usize) {
     let metrics = tokio::runtime::Handle::current().metrics();
     let end = Instant::now() + Duration::from_secs(10);
     while metrics.num_alive_tasks() > limit {
-        assert!(Instant::now() < end, "{} tasks are left, not {limit}", metrics.num_alive_tasks());
+        assert!(
+            Instant::now() < end,
+            "{} tasks are left, not {limit}",
+            metrics.num_alive_tasks()
+        );
         tokio::task::yield_now().await;
     }
 }
 
-async fn in_the_middle() -> (usize, Daemon, RunningSession, mpsc::Sender<Packet>, Streaming<Packet>) {
+async fn in_the_middle() -> (
+    usize,
+    Daemon,
+    RunningSession,
+    mpsc::Sender<Packet>,
+    Streaming<Packet>,
+) {
     let before = tokio::runtime::Handle::current().metrics().num_alive_tasks();
     let (daemon, session) = serving(many()).await;
     let (requests, mut packets) = diff_copy(&daemon, 64).await;

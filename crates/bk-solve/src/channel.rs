@@ -47,7 +47,11 @@ impl Channel {
             };
             end.send_replace(Some(reason.into()));
         });
-        Ok(Self { sender, ended, _owner: Arc::new(owner) })
+        Ok(Self {
+            sender,
+            ended,
+            _owner: Arc::new(owner),
+        })
     }
 
     /// Why the connection ended, when it has.

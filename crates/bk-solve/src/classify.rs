@@ -15,7 +15,14 @@ pub(crate) fn solve_failure(status: &Status, fold: &StatusFold, address: &str, f
     if status.code() == Code::Cancelled {
         return BuildError::Cancelled;
     }
-    message_failure(status.code() as i32, status.message(), ErrorDetails::decode(status.details()), fold, address, filename)
+    message_failure(
+        status.code() as i32,
+        status.message(),
+        ErrorDetails::decode(status.details()),
+        fold,
+        address,
+        filename,
+    )
 }
 
 /// A failure that came from the connection, not from the daemon.
@@ -41,7 +48,9 @@ pub fn message_failure(
         .and_then(|id| fold.get(id))
         .or_else(|| fold.failed());
     let exit_code = details.exit_code.or_else(|| exit_code(text));
-    if exit_code.is_some() || text.contains("did not complete successfully") || text.contains("executor failed running")
+    if exit_code.is_some()
+        || text.contains("did not complete successfully")
+        || text.contains("executor failed running")
     {
         let mut step = StepFailure::new(text.clone());
         step.exit_code = exit_code;
@@ -66,7 +75,10 @@ pub fn message_failure(
         "cannot look up the credentials of registry",
     ];
     if AUTH.iter().any(|a| text.contains(a)) {
-        return BuildError::Auth { message: text.clone(), source: None };
+        return BuildError::Auth {
+            message: text.clone(),
+            source: None,
+        };
     }
     if text.contains("illegal exclusion pattern") || text.contains("syntax error in pattern") {
         return InputError::new("the ignore file", text.clone(), "").into();
@@ -91,7 +103,14 @@ pub fn message_failure(
         if snippets.is_empty() {
             // Old daemons say only the line; the file's text is the daemon's to show, so none is shown.
             snippets.extend(line_of(text).map(|line| {
-                SourceSnippet::new(filename, Vec::new(), vec![LineRange { start: line, end: line }])
+                SourceSnippet::new(
+                    filename,
+                    Vec::new(),
+                    vec![LineRange {
+                        start: line,
+                        end: line,
+                    }],
+                )
             }));
         }
         let mut failure = DockerfileFailure::new(text.clone(), snippets);
@@ -106,7 +125,9 @@ pub fn message_failure(
     }
     let refusal = Refusal::new(code, text.clone());
     if text.contains("no space left on device") {
-        return refusal.hint("the daemon's disk is full; free space with `docker builder prune`").into();
+        return refusal
+            .hint("the daemon's disk is full; free space with `docker builder prune`")
+            .into();
     }
     refusal.into()
 }
@@ -114,7 +135,11 @@ pub fn message_failure(
 /// A daemon's message without the prefixes that only name the call.
 fn strip(message: &str) -> &str {
     let mut text = message;
-    for prefix in ["failed to solve: ", "failed to solve with frontend dockerfile.v0: ", "rpc error: code = Unknown desc = "] {
+    for prefix in [
+        "failed to solve: ",
+        "failed to solve with frontend dockerfile.v0: ",
+        "rpc error: code = Unknown desc = ",
+    ] {
         text = text.strip_prefix(prefix).unwrap_or(text);
     }
     text
@@ -141,7 +166,9 @@ fn without_refs(text: &str) -> String {
 /// The number behind `exit code: `.
 fn exit_code(text: &str) -> Option<i32> {
     let rest = &text[text.rfind("exit code: ")? + "exit code: ".len()..];
-    let digits = rest.find(|c: char| !c.is_ascii_digit()).map_or(rest, |end| &rest[..end]);
+    let digits = rest
+        .find(|c: char| !c.is_ascii_digit())
+        .map_or(rest, |end| &rest[..end]);
     digits.parse().ok()
 }
 
@@ -149,7 +176,9 @@ fn exit_code(text: &str) -> Option<i32> {
 fn line_of(text: &str) -> Option<i32> {
     text.match_indices("line ").find_map(|(at, word)| {
         let rest = &text[at + word.len()..];
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).map_or(rest, |end| &rest[..end]);
+        let digits = rest
+            .find(|c: char| !c.is_ascii_digit())
+            .map_or(rest, |end| &rest[..end]);
         digits.parse().ok()
     })
 }
@@ -161,7 +190,14 @@ mod tests {
     use super::*;
 
     fn sort(text: &str) -> BuildError {
-        message_failure(2, text, ErrorDetails::default(), &StatusFold::new(), "unix:///x", "Dockerfile")
+        message_failure(
+            2,
+            text,
+            ErrorDetails::default(),
+            &StatusFold::new(),
+            "unix:///x",
+            "Dockerfile",
+        )
     }
 
     #[test]
@@ -170,11 +206,20 @@ mod tests {
             "failed to solve with frontend dockerfile.v0: failed to solve with frontend gateway.v0: rpc error: code = Unknown \
              desc = failed to build LLB: executor failed running [/bin/sh -c exit 7]: runc did not terminate: exit code: 7",
         );
-        assert!(matches!(&e, BuildError::Step(s) if s.exit_code == Some(7)), "{e:?}");
+        assert!(
+            matches!(&e, BuildError::Step(s) if s.exit_code == Some(7)),
+            "{e:?}"
+        );
         let e = sort("dockerfile parse error line 3: unknown instruction: FOO");
-        assert!(matches!(&e, BuildError::Dockerfile(d) if d.snippets[0].first_line() == Some(3)), "{e:?}");
+        assert!(
+            matches!(&e, BuildError::Dockerfile(d) if d.snippets[0].first_line() == Some(3)),
+            "{e:?}"
+        );
         assert_eq!(sort("pull: 401 Unauthorized").fault(), Fault::Registry);
-        assert_eq!(sort("no active session for abc: context deadline exceeded").fault(), Fault::Network);
+        assert_eq!(
+            sort("no active session for abc: context deadline exceeded").fault(),
+            Fault::Network
+        );
         assert!(matches!(sort("write: no space left on device"), BuildError::Refused(r) if r.hint.is_some()));
         let e = sort(r#"failed to compute cache key: "/x" not found: not found"#);
         assert!(e.hint().is_some_and(|h| h.contains("ignore pattern")), "{e:?}");
@@ -189,12 +234,18 @@ mod tests {
         );
         assert_eq!(without_refs("of ref a::b"), "of ref a::b");
         assert_eq!(without_refs("x of ref a::b"), "x");
-        assert!(matches!(sort("illegal exclusion pattern: \"!\""), BuildError::Input(_)));
+        assert!(matches!(
+            sort("illegal exclusion pattern: \"!\""),
+            BuildError::Input(_)
+        ));
     }
 
     #[test]
     fn details_win_over_text() {
-        let details = ErrorDetails { exit_code: Some(3), ..ErrorDetails::default() };
+        let details = ErrorDetails {
+            exit_code: Some(3),
+            ..ErrorDetails::default()
+        };
         let e = message_failure(2, "boom", details, &StatusFold::new(), "unix:///x", "Dockerfile");
         assert!(matches!(&e, BuildError::Step(s) if s.exit_code == Some(3)));
     }

@@ -58,10 +58,16 @@ impl ErrorDetails {
     /// Decodes the value of the `grpc-status-details-bin` trailer. Empty or broken bytes yield no details.
     pub fn decode(bytes: &[u8]) -> Self {
         let mut this = Self::default();
-        let Ok(status) = RpcStatus::decode(bytes) else { return this };
+        let Ok(status) = RpcStatus::decode(bytes) else {
+            return this;
+        };
         for any in status.details {
-            let Some(kind) = any.type_url.strip_prefix(PREFIX) else { continue };
-            let Ok(value) = serde_json::from_slice::<Value>(&any.value) else { continue };
+            let Some(kind) = any.type_url.strip_prefix(PREFIX) else {
+                continue;
+            };
+            let Ok(value) = serde_json::from_slice::<Value>(&any.value) else {
+                continue;
+            };
             match kind {
                 "errdefs.Vertex+json" => {
                     if let Some(digest) = value.get("digest").and_then(Value::as_str) {
@@ -69,15 +75,23 @@ impl ErrorDetails {
                     }
                 }
                 "errdefs.Source+json" => {
-                    let Ok(source) = serde_json::from_value::<Source>(value) else { continue };
-                    let Ok(data) = base64::engine::general_purpose::STANDARD.decode(&source.info.data) else { continue };
+                    let Ok(source) = serde_json::from_value::<Source>(value) else {
+                        continue;
+                    };
+                    let Ok(data) = base64::engine::general_purpose::STANDARD.decode(&source.info.data) else {
+                        continue;
+                    };
                     let ranges = source
                         .ranges
                         .iter()
-                        .map(|r| LineRange { start: r.start.line, end: r.end.line.max(r.start.line) })
+                        .map(|r| LineRange {
+                            start: r.start.line,
+                            end: r.end.line.max(r.start.line),
+                        })
                         .collect();
                     // The chain is walked outermost first; the innermost place is the one that says most.
-                    this.snippets.insert(0, SourceSnippet::new(source.info.filename, data, ranges));
+                    this.snippets
+                        .insert(0, SourceSnippet::new(source.info.filename, data, ranges));
                 }
                 "gatewayapi.ExitMessage+json" => {
                     let code = value.get("Code").and_then(Value::as_i64).unwrap_or(0);
@@ -98,11 +112,19 @@ mod tests {
     use super::*;
 
     fn any(kind: &str, json: &str) -> Any {
-        Any { type_url: format!("{PREFIX}{kind}"), value: json.as_bytes().to_vec() }
+        Any {
+            type_url: format!("{PREFIX}{kind}"),
+            value: json.as_bytes().to_vec(),
+        }
     }
 
     fn encode(details: Vec<Any>) -> Vec<u8> {
-        RpcStatus { code: 2, message: "m".to_owned(), details }.encode_to_vec()
+        RpcStatus {
+            code: 2,
+            message: "m".to_owned(),
+            details,
+        }
+        .encode_to_vec()
     }
 
     #[test]
@@ -135,7 +157,10 @@ mod tests {
             any("errdefs.Source+json", r#"{"info":7}"#),
             any("gatewayapi.ExitMessage+json", r#"{"Code":99999999999}"#),
             any("errdefs.Unheard+json", "{}"),
-            Any { type_url: "type.googleapis.com/x".to_owned(), value: vec![1, 2] },
+            Any {
+                type_url: "type.googleapis.com/x".to_owned(),
+                value: vec![1, 2],
+            },
         ]);
         assert_eq!(ErrorDetails::decode(&bytes), ErrorDetails::default());
     }

@@ -9,8 +9,8 @@ use std::{
 };
 
 use bk_build::{
-    BuildEvent, LineRange, LogChunk, LogStream, ProgressGroup, SourceSnippet, StatusUpdate, Vertex, VertexId, Warning,
-    WarningKind, limits as build_limits,
+    BuildEvent, LineRange, LogChunk, LogStream, ProgressGroup, SourceSnippet, StatusUpdate, Vertex, VertexId,
+    Warning, WarningKind, limits as build_limits,
 };
 use bk_proto::control::{
     StatusResponse, Vertex as WireVertex, VertexLog, VertexStatus as WireStatus, VertexWarning,
@@ -70,7 +70,9 @@ impl StatusFold {
 
     /// The last lines that a vertex wrote, at most [`build_limits::LOG_TAIL_LINES`].
     pub fn log_tail(&self, id: &str) -> Vec<String> {
-        let Some(known) = self.vertices.get(id) else { return Vec::new() };
+        let Some(known) = self.vertices.get(id) else {
+            return Vec::new();
+        };
         let bytes: Vec<u8> = known.tail.iter().copied().collect();
         let text = String::from_utf8_lossy(&bytes);
         let mut lines: Vec<String> = text.lines().map(cut).collect();
@@ -81,14 +83,18 @@ impl StatusFold {
 
     /// The shared key text of a vertex, so that its logs do not each hold a copy.
     fn intern(&self, id: String) -> VertexId {
-        self.vertices.get_key_value(id.as_str()).map_or_else(|| id.into(), |(k, _)| k.clone())
+        self.vertices
+            .get_key_value(id.as_str())
+            .map_or_else(|| id.into(), |(k, _)| k.clone())
     }
 
     fn vertex(&mut self, wire: WireVertex, events: &mut Vec<BuildEvent>) {
         let id = self.intern(wire.digest);
         let mut next = Vertex::new(id.clone(), wire.name);
         next.inputs = wire.inputs.into_iter().map(|i| self.intern(i)).collect();
-        next.group = wire.progress_group.map(|g| ProgressGroup::new(g.id, g.name, g.weak));
+        next.group = wire
+            .progress_group
+            .map(|g| ProgressGroup::new(g.id, g.name, g.weak));
         next.started = time(wire.started);
         next.completed = time(wire.completed);
         next.cached = wire.cached;
@@ -152,10 +158,17 @@ impl StatusFold {
     }
 
     fn warning(&self, wire: VertexWarning) -> Warning {
-        let mut warning = Warning::new(WarningKind::Daemon, String::from_utf8_lossy(&wire.short).into_owned());
+        let mut warning = Warning::new(
+            WarningKind::Daemon,
+            String::from_utf8_lossy(&wire.short).into_owned(),
+        );
         warning.vertex = Some(self.intern(wire.vertex));
         warning.level = wire.level;
-        warning.detail = wire.detail.iter().map(|d| String::from_utf8_lossy(d).into_owned()).collect();
+        warning.detail = wire
+            .detail
+            .iter()
+            .map(|d| String::from_utf8_lossy(d).into_owned())
+            .collect();
         warning.url = wire.url;
         warning.source = wire.info.map(|info| {
             let ranges = wire
@@ -199,12 +212,24 @@ mod tests {
     }
 
     fn vertex(digest: &str, started: Option<Timestamp>, completed: Option<Timestamp>) -> WireVertex {
-        WireVertex { digest: digest.to_owned(), name: format!("n-{digest}"), started, completed, ..Default::default() }
+        WireVertex {
+            digest: digest.to_owned(),
+            name: format!("n-{digest}"),
+            started,
+            completed,
+            ..Default::default()
+        }
     }
 
     fn apply(fold: &mut StatusFold, vertexes: Vec<WireVertex>) -> Vec<&'static str> {
         let mut events = Vec::new();
-        fold.apply(StatusResponse { vertexes, ..Default::default() }, &mut events);
+        fold.apply(
+            StatusResponse {
+                vertexes,
+                ..Default::default()
+            },
+            &mut events,
+        );
         events
             .iter()
             .map(|e| match e {
@@ -231,7 +256,10 @@ mod tests {
         assert_eq!(apply(&mut fold, vec![vertex("a", at(3), None)]), ["started"]);
         assert_eq!(apply(&mut fold, vec![vertex("a", at(3), at(4))]), ["completed"]);
         // Everything at once.
-        assert_eq!(apply(&mut fold, vec![vertex("b", at(3), at(4))]), ["started", "completed"]);
+        assert_eq!(
+            apply(&mut fold, vec![vertex("b", at(3), at(4))]),
+            ["started", "completed"]
+        );
     }
 
     #[test]
@@ -242,7 +270,10 @@ mod tests {
         assert_eq!(apply(&mut fold, vec![cached.clone(), cached]), ["cached"]);
         let mut failed = vertex("f", at(1), at(2));
         failed.error = "boom".to_owned();
-        assert_eq!(apply(&mut fold, vec![vertex("f", at(1), None), failed.clone(), failed]), ["started", "failed"]);
+        assert_eq!(
+            apply(&mut fold, vec![vertex("f", at(1), None), failed.clone(), failed]),
+            ["started", "failed"]
+        );
         assert_eq!(fold.failed().map(|v| v.name.as_str()), Some("n-f"));
     }
 
@@ -253,8 +284,19 @@ mod tests {
         let mut events = Vec::new();
         for i in 0..5000 {
             let msg = format!("line {i}\n").into_bytes().into();
-            let log = VertexLog { vertex: "a".to_owned(), stream: 1, msg, timestamp: None };
-            fold.apply(StatusResponse { logs: vec![log], ..Default::default() }, &mut events);
+            let log = VertexLog {
+                vertex: "a".to_owned(),
+                stream: 1,
+                msg,
+                timestamp: None,
+            };
+            fold.apply(
+                StatusResponse {
+                    logs: vec![log],
+                    ..Default::default()
+                },
+                &mut events,
+            );
         }
         assert_eq!(events.len(), 5000);
         let tail = fold.log_tail("a");
@@ -268,11 +310,25 @@ mod tests {
     #[test]
     fn hostile_messages_do_no_harm() {
         let mut fold = StatusFold::new();
-        let bad = Some(Timestamp { seconds: i64::MIN, nanos: i32::MIN });
+        let bad = Some(Timestamp {
+            seconds: i64::MIN,
+            nanos: i32::MIN,
+        });
         apply(&mut fold, vec![vertex("", bad, bad)]);
-        let log = VertexLog { vertex: "unknown".to_owned(), stream: -7, msg: vec![0xff; 9].into(), timestamp: bad };
+        let log = VertexLog {
+            vertex: "unknown".to_owned(),
+            stream: -7,
+            msg: vec![0xff; 9].into(),
+            timestamp: bad,
+        };
         let mut events = Vec::new();
-        fold.apply(StatusResponse { logs: vec![log], ..Default::default() }, &mut events);
+        fold.apply(
+            StatusResponse {
+                logs: vec![log],
+                ..Default::default()
+            },
+            &mut events,
+        );
         assert!(matches!(&events[0], BuildEvent::Log(l) if l.stream == LogStream::Other(-7)));
     }
 }

@@ -42,7 +42,10 @@ pub fn lower(
             if !request.tags.is_empty() {
                 attrs.insert("name".to_owned(), request.tags.join(","));
             }
-            vec![Exporter { r#type: exporter.name().to_owned(), attrs }]
+            vec![Exporter {
+                r#type: exporter.name().to_owned(),
+                attrs,
+            }]
         }
         _ => Vec::new(),
     };
@@ -109,7 +112,11 @@ mod tests {
         let solve = lower(&request, "r", "s", Some("Other"), ImageExporter::Moby);
         assert_eq!((solve.r#ref.as_str(), solve.session.as_str()), ("r", "s"));
         assert_eq!(solve.frontend, "dockerfile.v0");
-        let mut attrs: Vec<_> = solve.frontend_attrs.iter().map(|(k, v)| format!("{k}={v}")).collect();
+        let mut attrs: Vec<_> = solve
+            .frontend_attrs
+            .iter()
+            .map(|(k, v)| format!("{k}={v}"))
+            .collect();
         attrs.sort();
         assert_eq!(
             attrs,
@@ -136,7 +143,13 @@ mod tests {
         let solve = lower(&BuildRequest::new("."), "r", "s", None, ImageExporter::Image);
         assert!(solve.frontend_attrs.is_empty());
         assert!(solve.exporters[0].attrs.is_empty());
-        let solve = lower(&BuildRequest::new(".").output(Output::CacheOnly), "r", "s", None, ImageExporter::Image);
+        let solve = lower(
+            &BuildRequest::new(".").output(Output::CacheOnly),
+            "r",
+            "s",
+            None,
+            ImageExporter::Image,
+        );
         assert!(solve.exporters.is_empty() && solve.exporter_deprecated.is_empty());
     }
 }

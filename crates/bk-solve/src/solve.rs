@@ -10,12 +10,11 @@ use std::{
 };
 
 use bk_build::{
-    BuildError, BuildEvent, BuildOutcome, BuildRequest, BuilderInfo, ConnectError, CredentialProvider, EventSink, Output,
+    BuildError, BuildEvent, BuildOutcome, BuildRequest, BuilderInfo, ConnectError, CredentialProvider,
+    EventSink, Output,
 };
 use bk_proto::{
-    control::{
-        ListWorkersRequest, SolveResponse, StatusRequest, control_client::ControlClient,
-    },
+    control::{ListWorkersRequest, SolveResponse, StatusRequest, control_client::ControlClient},
     id::Id,
 };
 use bk_session::{RunningSession, Session, SessionConfig, Sources, TunnelSender};
@@ -47,7 +46,10 @@ pub struct SolveOptions {
 impl SolveOptions {
     /// Images by `exporter`, credentials from `credentials`.
     pub fn new(exporter: ImageExporter, credentials: Arc<dyn CredentialProvider>) -> Self {
-        Self { exporter, credentials }
+        Self {
+            exporter,
+            credentials,
+        }
     }
 }
 
@@ -64,7 +66,14 @@ pub async fn build(
     events: EventSink,
 ) -> Result<BuildOutcome, BuildError> {
     let build_ref = Id::random().to_string();
-    with_start_and_end(dialer.info(), &build_ref, &events, run(dialer, options, request, &build_ref, &events)).await
+    with_start_and_end(
+        dialer.info(),
+        &build_ref,
+        &events,
+        // On the heap: the requests and both streams make a future too large to be moved about.
+        Box::pin(run(dialer, options, request, &build_ref, &events)),
+    )
+    .await
 }
 
 /// Frames a build with its first and its last event.
@@ -77,12 +86,20 @@ pub async fn with_start_and_end(
     events: &EventSink,
     build: impl Future<Output = Result<BuildOutcome, BuildError>>,
 ) -> Result<BuildOutcome, BuildError> {
-    let started =
-        BuildEvent::Started { build_ref: build_ref.to_owned(), builder, at: SystemTime::now() };
+    let started = BuildEvent::Started {
+        build_ref: build_ref.to_owned(),
+        builder,
+        at: SystemTime::now(),
+    };
     events.emit(started).await;
     let result = build.await;
     let error = result.as_ref().err().map(ToString::to_string);
-    events.emit(BuildEvent::Completed { at: SystemTime::now(), error }).await;
+    events
+        .emit(BuildEvent::Completed {
+            at: SystemTime::now(),
+            error,
+        })
+        .await;
     result
 }
 
@@ -96,14 +113,23 @@ async fn run(
     request.validate()?;
     let sources = Sources::of(&request).await?;
     let filename = sources.dockerfile_name().map(str::to_owned);
-    let credentials = request.credentials.clone().unwrap_or_else(|| options.credentials.clone());
+    let credentials = request
+        .credentials
+        .clone()
+        .unwrap_or_else(|| options.credentials.clone());
     let session = Session::new(SessionConfig::new(sources, credentials).events(events.clone()));
     let address = dialer.info().address;
 
     let channel = open(dialer).await?;
     let session_id = session.id().to_owned();
     let session = attach(dialer, &channel, session).await?;
-    let solve = lower(&request, build_ref, &session_id, filename.as_deref(), options.exporter);
+    let solve = lower(
+        &request,
+        build_ref,
+        &session_id,
+        filename.as_deref(),
+        options.exporter,
+    );
 
     let failures = session.failures();
 
@@ -116,11 +142,17 @@ async fn run(
         solved.send_replace(true);
         (result, report)
     };
-    let ((result, report), ()) =
-        tokio::join!(solving, follow_status(&channel, build_ref, &mut fold, events, when_solved));
+    let ((result, report), ()) = tokio::join!(
+        solving,
+        follow_status(&channel, build_ref, &mut fold, events, when_solved)
+    );
     match result {
         Ok(response) => {
-            let mut outcome = outcome(response.into_inner(), options.exporter, request.output == Output::Image);
+            let mut outcome = outcome(
+                response.into_inner(),
+                options.exporter,
+                request.output == Output::Image,
+            );
             outcome.build_ref = build_ref.to_owned();
             outcome.transfer = report;
             Ok(outcome)
@@ -140,7 +172,9 @@ pub async fn open(dialer: &dyn Dialer) -> Result<Channel, BuildError> {
     let address = dialer.info().address;
     let opening = async {
         let io = dialer.control().await?;
-        Channel::open(io).await.map_err(|e| ConnectError::single(&address, chain(&e)).into())
+        Channel::open(io)
+            .await
+            .map_err(|e| ConnectError::single(&address, chain(&e)).into())
     };
     deadline(&format!("a connection to {address}"), opening).await
 }
@@ -173,11 +207,16 @@ pub async fn probe(dialer: &dyn Dialer) -> Result<DaemonFacts, BuildError> {
             .await
             .map_err(|status| not_buildkit(&address, &status).into())
     };
-    let workers = deadline(&format!("an answer from {address}"), asking).await?.into_inner();
+    let workers = deadline(&format!("an answer from {address}"), asking)
+        .await?
+        .into_inner();
     let mut facts = DaemonFacts::default();
     if let Some(worker) = workers.record.into_iter().next() {
         facts.is_docker = worker.labels.contains_key(MOBY_LABEL);
-        facts.buildkit_version = worker.buildkit_version.map(|v| v.version).filter(|v| !v.is_empty());
+        facts.buildkit_version = worker
+            .buildkit_version
+            .map(|v| v.version)
+            .filter(|v| !v.is_empty());
         facts.platforms = worker
             .platforms
             .into_iter()
@@ -206,9 +245,12 @@ fn not_buildkit(address: &str, status: &Status) -> ConnectError {
 }
 
 async fn deadline<T>(what: &str, work: impl Future<Output = Result<T, BuildError>>) -> Result<T, BuildError> {
-    timeout(CONNECT_TIMEOUT, work)
-        .await
-        .unwrap_or_else(|_| Err(BuildError::Timeout { what: what.to_owned(), after: CONNECT_TIMEOUT }))
+    timeout(CONNECT_TIMEOUT, work).await.unwrap_or_else(|_| {
+        Err(BuildError::Timeout {
+            what: what.to_owned(),
+            after: CONNECT_TIMEOUT,
+        })
+    })
 }
 
 fn client(channel: &Channel) -> ControlClient<Channel> {
@@ -218,7 +260,11 @@ fn client(channel: &Channel) -> ControlClient<Channel> {
         .max_encoding_message_size(usize::MAX)
 }
 
-async fn attach(dialer: &dyn Dialer, channel: &Channel, session: Session) -> Result<RunningSession, BuildError> {
+async fn attach(
+    dialer: &dyn Dialer,
+    channel: &Channel,
+    session: Session,
+) -> Result<RunningSession, BuildError> {
     let address = dialer.info().address;
     let attaching = async {
         if let Some(io) = dialer.session(&session.headers()).await? {
@@ -229,7 +275,11 @@ async fn attach(dialer: &dyn Dialer, channel: &Channel, session: Session) -> Res
         *request.metadata_mut() = session.headers().to_metadata();
         let inbound = client(channel).session(request).await.map_err(|status| {
             classify::transport_failure(&status, &address).unwrap_or_else(|| {
-                ConnectError::single(&address, format!("the daemon refused the session: {}", status.message())).into()
+                ConnectError::single(
+                    &address,
+                    format!("the daemon refused the session: {}", status.message()),
+                )
+                .into()
             })
         })?;
         Ok(session.serve(sender.open(inbound.into_inner())))
@@ -248,11 +298,15 @@ async fn follow_status(
     solved: watch::Receiver<bool>,
 ) {
     let mut client = client(channel);
-    let request = StatusRequest { r#ref: build_ref.to_owned() };
+    let request = StatusRequest {
+        r#ref: build_ref.to_owned(),
+    };
     let mut batch = Vec::new();
     // Solve can fail before there is a job, and then Status would wait for one in vain.
     let mut patience = STATUS_NEVER_SEEN;
-    let Some(Ok(stream)) = unless_silent(&solved, patience, client.status(request)).await else { return };
+    let Some(Ok(stream)) = unless_silent(&solved, patience, client.status(request)).await else {
+        return;
+    };
     let mut stream = stream.into_inner();
     while let Some(Ok(Some(message))) = unless_silent(&solved, patience, stream.message()).await {
         patience = STATUS_INACTIVITY;

@@ -27,13 +27,19 @@ impl Auth for AuthService {
     ) -> Result<Response<CredentialsResponse>, Status> {
         let host = request.into_inner().host;
         match self.provider.credential(&host).await {
-            Ok(Some(c)) => Ok(Response::new(CredentialsResponse { username: c.username, secret: c.secret })),
+            Ok(Some(c)) => Ok(Response::new(CredentialsResponse {
+                username: c.username,
+                secret: c.secret,
+            })),
             Ok(None) => Ok(Response::new(CredentialsResponse::default())),
             Err(e) => Err(Status::unknown(e.to_string())),
         }
     }
 
-    async fn fetch_token(&self, _: Request<FetchTokenRequest>) -> Result<Response<FetchTokenResponse>, Status> {
+    async fn fetch_token(
+        &self,
+        _: Request<FetchTokenRequest>,
+    ) -> Result<Response<FetchTokenResponse>, Status> {
         Err(no_token_authority())
     }
 

@@ -1,11 +1,7 @@
 //! From a request's path to its service. Whatever is not served answers `Unimplemented`, which daemons rely on: it
 //! means "no such credentials, secret or key" to them, not a failure.
 
-use std::{
-    convert::Infallible,
-    pin::Pin,
-    sync::Arc,
-};
+use std::{convert::Infallible, pin::Pin, sync::Arc};
 
 use bk_proto::{
     auth::auth_server::{AuthServer, SERVICE_NAME as AUTH},
@@ -51,7 +47,10 @@ impl Dispatch {
 
     fn route(&mut self, request: http::Request<Incoming>) -> BoxFuture {
         let path = request.uri().path();
-        let service = path.strip_prefix('/').and_then(|p| p.split_once('/')).map_or("", |(s, _)| s);
+        let service = path
+            .strip_prefix('/')
+            .and_then(|p| p.split_once('/'))
+            .map_or("", |(s, _)| s);
         match service {
             HEALTH => self.health.call(request),
             AUTH => self.auth.call(request),

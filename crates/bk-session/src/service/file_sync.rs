@@ -18,7 +18,8 @@ use std::{
 };
 
 use bk_build::{
-    BuildError, BuildEvent, EventSink, InputError, LocalFailure, Transfer, TransferReport, Warning, WarningKind,
+    BuildError, BuildEvent, EventSink, InputError, LocalFailure, Transfer, TransferReport, Warning,
+    WarningKind,
 };
 use bk_fsync::{
     FilterOptions, SendError, SendObserver, SendOptions, SendReport, Warning as FileWarning, walk::WalkError,
@@ -46,7 +47,13 @@ pub(crate) struct FileSyncService {
 
 impl FileSyncService {
     pub(crate) fn new(sources: Sources, events: EventSink, state: Arc<SessionState>) -> Self {
-        Self { sources, events, state, transfers: AtomicU64::new(0), warned: Arc::default() }
+        Self {
+            sources,
+            events,
+            state,
+            transfers: AtomicU64::new(0),
+            warned: Arc::default(),
+        }
     }
 }
 
@@ -80,11 +87,16 @@ impl FileSync for FileSyncService {
         let options = SendOptions::new().filter(filter).observer(watch);
         let sending = bk_fsync::send(source.tree.clone(), options, request.into_inner(), outbound);
         let task = AbortOnDropHandle::new(tokio::spawn(transfer.run(sending)));
-        Ok(Response::new(PacketStream { packets, task: Some(task) }))
+        Ok(Response::new(PacketStream {
+            packets,
+            task: Some(task),
+        }))
     }
 
     async fn tar_stream(&self, _: Request<Streaming<Packet>>) -> Result<Response<PacketStream>, Status> {
-        Err(Status::unimplemented("the tar variant of file transfer is named by the protocol but never used"))
+        Err(Status::unimplemented(
+            "the tar variant of file transfer is named by the protocol but never used",
+        ))
     }
 }
 
@@ -112,7 +124,9 @@ impl Stream for PacketStream {
         if let Some(packet) = std::task::ready!(self.packets.poll_recv(cx)) {
             return Poll::Ready(Some(Ok(packet)));
         }
-        let Some(task) = &mut self.task else { return Poll::Ready(None) };
+        let Some(task) = &mut self.task else {
+            return Poll::Ready(None);
+        };
         let result = std::task::ready!(Pin::new(task).poll(cx));
         self.task = None;
         Poll::Ready(match result {
@@ -133,7 +147,10 @@ struct Running {
 }
 
 impl Running {
-    async fn run(mut self, sending: impl Future<Output = Result<SendReport, SendError>>) -> Result<(), Status> {
+    async fn run(
+        mut self,
+        sending: impl Future<Output = Result<SendReport, SendError>>,
+    ) -> Result<(), Status> {
         let mut ticks = tokio::time::interval(PROGRESS_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut sending = std::pin::pin!(sending);
@@ -161,7 +178,9 @@ impl Running {
             Status::unknown(text)
         });
         self.tell_warnings().await;
-        self.events.emit(BuildEvent::Transfer(self.transfer.clone())).await;
+        self.events
+            .emit(BuildEvent::Transfer(self.transfer.clone()))
+            .await;
         result
     }
 
@@ -173,9 +192,11 @@ impl Running {
                 let path = at(&e.path);
                 Some(LocalFailure::new(path, chain(&e.fault)).caused_by(e).into())
             }
-            SendError::List(WalkError::Io { action, path, source }) => {
-                Some(LocalFailure::new(at(&path), format!("cannot {action}: {source}")).caused_by(source).into())
-            }
+            SendError::List(WalkError::Io { action, path, source }) => Some(
+                LocalFailure::new(at(&path), format!("cannot {action}: {source}"))
+                    .caused_by(source)
+                    .into(),
+            ),
             SendError::List(WalkError::Filter(e)) => {
                 Some(InputError::new("the ignore file or a path of the Dockerfile", chain(&e), "").into())
             }
@@ -256,7 +277,8 @@ impl SendObserver for Watch {
         let kind = match warning {
             FileWarning::NotUtf8 { path } => {
                 // Most daemons take it; the one that does not will fail the build without saying which file it was.
-                self.state.not_utf8(locate(self.root.as_deref(), OsStr::from_bytes(path)));
+                self.state
+                    .not_utf8(locate(self.root.as_deref(), OsStr::from_bytes(path)));
                 return;
             }
             FileWarning::SocketSkipped { .. } => {

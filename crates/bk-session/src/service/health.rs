@@ -16,7 +16,9 @@ use tonic::{Request, Response, Status};
 pub(crate) struct HealthService;
 
 fn serving() -> HealthCheckResponse {
-    HealthCheckResponse { status: ServingStatus::Serving.into() }
+    HealthCheckResponse {
+        status: ServingStatus::Serving.into(),
+    }
 }
 
 #[tonic::async_trait]
@@ -28,11 +30,17 @@ impl Health for HealthService {
     }
 
     async fn list(&self, _: Request<HealthListRequest>) -> Result<Response<HealthListResponse>, Status> {
-        Ok(Response::new(HealthListResponse { statuses: [(String::new(), serving())].into() }))
+        Ok(Response::new(HealthListResponse {
+            statuses: [(String::new(), serving())].into(),
+        }))
     }
 
     async fn watch(&self, _: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
         // The state never changes while the session lives: one answer, then silence until the stream ends.
-        Ok(Response::new(stream::once(async { Ok(serving()) }).chain(stream::pending()).boxed()))
+        Ok(Response::new(
+            stream::once(async { Ok(serving()) })
+                .chain(stream::pending())
+                .boxed(),
+        ))
     }
 }
