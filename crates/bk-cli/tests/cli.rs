@@ -1,8 +1,20 @@
-//! The binary from outside: exit codes, what goes to which stream, and bad input. No daemon is needed.
+//! The binary from outside: exit codes, what goes to which stream, bad input, signals; without a daemon, against the fake
+//! one, and against live ones.
+
+#[cfg(unix)]
+#[path = "cli/fake.rs"]
+mod fake;
+#[path = "cli/input.rs"]
+mod input;
+#[cfg(unix)]
+#[path = "cli/live.rs"]
+mod live;
+#[path = "cli/readme.rs"]
+mod readme;
 
 use std::{
-    ffi::OsStr,
     fs,
+    path::Path,
     process::{Command, Output, Stdio},
 };
 
@@ -16,12 +28,14 @@ fn bk(arguments: &[&str]) -> Command {
         "BK_BACKEND",
         "BUILDKIT_PROGRESS",
         "DOCKER_CONFIG",
+        "HOME",
     ] {
         command.env_remove(name);
     }
     command
 }
 
+/// What a run of the binary came to.
 struct Ran {
     code: Option<i32>,
     out: String,
@@ -29,186 +43,26 @@ struct Ran {
 }
 
 fn run(command: &mut Command) -> Ran {
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = command.output().expect("bk starts");
+    ran(command.output().expect("bk starts"))
+}
+
+fn ran(output: Output) -> Ran {
     let text = |bytes| String::from_utf8(bytes).expect("bk writes UTF-8");
     Ran {
-        code: status.code(),
-        out: text(stdout),
-        err: text(stderr),
+        code: output.status.code(),
+        out: text(output.stdout),
+        err: text(output.stderr),
     }
 }
 
-fn context() -> tempfile::TempDir {
+/// A context with this Dockerfile and a file that stands for a shell.
+fn context(dockerfile: &str) -> tempfile::TempDir {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    fs::write(dir.path().join("Dockerfile"), "FROM scratch\n").expect("writable");
+    fs::write(dir.path().join("Dockerfile"), dockerfile).expect("writable");
+    fs::write(dir.path().join("sh"), "not a shell\n").expect("writable");
     dir
 }
 
-fn path(dir: &tempfile::TempDir) -> &str {
-    dir.path()
-        .to_str()
-        .expect("temporary directories have UTF-8 names")
-}
-
-#[test]
-fn help_and_version_are_answers() {
-    let ran = run(&mut bk(&["--version"]));
-    assert_eq!(
-        (ran.code, &*ran.out, &*ran.err),
-        (Some(0), concat!("bk ", env!("CARGO_PKG_VERSION"), "\n"), "")
-    );
-    let ran = run(&mut bk(&["build", "--help"]));
-    assert_eq!((ran.code, &*ran.err), (Some(0), ""));
-    for part in [
-        "--build-arg <KEY[=VALUE]>",
-        "Examples:",
-        "Exit codes:",
-        "130  the build was cancelled",
-        "--addr",
-    ] {
-        assert!(ran.out.contains(part), "{part} in {}", ran.out);
-    }
-}
-
-#[test]
-fn wrong_command_lines_name_the_flag_and_what_is_allowed() {
-    for (arguments, parts) in [
-        (
-            &["build", "--progress", "fancy", "."][..],
-            &["'fancy'", "--progress <MODE>", "auto, plain, rawjson, quiet"][..],
-        ),
-        (
-            &["--backend", "podman", "build", "."],
-            &["'podman'", "--backend <KIND>", "auto, docker, buildkitd"],
-        ),
-        (
-            &["build", "--docker-route", "x", "."],
-            &["--docker-route <ROUTE>", "auto, h2c, grpc, build, tar"],
-        ),
-        (&["build"], &["<PATH>"]),
-        (&["build", "--nope", "."], &["'--nope'"]),
-        (&[], &["Usage: bk"]),
-    ] {
-        let ran = run(&mut bk(arguments));
-        assert_eq!((ran.code, &*ran.out), (Some(2), ""), "{arguments:?}");
-        for part in parts {
-            assert!(ran.err.contains(part), "{part} in {}", ran.err);
-        }
-    }
-}
-
-#[test]
-fn wrong_values_are_told_before_any_daemon_is_asked() {
-    let dir = context();
-    for (arguments, text) in [
-        (
-            ["-t", "UPPER"],
-            "ERROR: --tag: `UPPER`: a name must be lower case\n  hint: --tag takes [HOST[:PORT]/]NAME[:TAG], lower case, \
-             for instance registry.example.com/team/app:1.0\n",
-        ),
-        (
-            ["--platform", "a b"],
-            "ERROR: --platform: `a b` is not a platform\n  hint: --platform takes OS/ARCH[/VARIANT], for instance \
-             linux/amd64 or linux/arm/v7\n",
-        ),
-        (
-            ["--iidfile", "/nonexistent/iid"],
-            "ERROR: --iidfile: `/nonexistent/iid`: the directory `/nonexistent` does not exist\n  hint: --iidfile takes \
-             a file to be written\n",
-        ),
-    ] {
-        let ran = run(bk(&["--addr", "unix:///nonexistent.sock", "build"])
-            .args(arguments)
-            .arg(path(&dir)));
-        assert_eq!((ran.code, &*ran.out, &*ran.err), (Some(2), "", text));
-    }
-}
-
-#[test]
-fn a_missing_context_is_named() {
-    let ran = run(&mut bk(&["build", "/nonexistent/context"]));
-    assert_eq!((ran.code, &*ran.out), (Some(2), ""));
-    assert_eq!(
-        ran.err,
-        "ERROR: PATH: `/nonexistent/context` does not exist\n  hint: PATH takes a directory on this machine\n"
-    );
-    let ran = run(&mut bk(&["build", "https://example.com/r.git"]));
-    assert_eq!(ran.code, Some(2));
-    assert!(
-        ran.err.contains("remote contexts are not supported yet"),
-        "{}",
-        ran.err
-    );
-}
-
-#[test]
-fn an_unreachable_daemon_is_named_with_what_to_start() {
-    let dir = context();
-    let ran = run(&mut bk(&[
-        "--addr",
-        "unix:///nonexistent/bk.sock",
-        "build",
-        path(&dir),
-    ]));
-    assert_eq!((ran.code, &*ran.out), (Some(1), ""));
-    assert!(ran.err.starts_with("ERROR: cannot reach a daemon"), "{}", ran.err);
-    assert!(ran.err.contains("unix:///nonexistent/bk.sock"), "{}", ran.err);
-    assert!(
-        ran.err.contains("hint: start Docker (dockerd) or buildkitd"),
-        "{}",
-        ran.err
-    );
-}
-
-#[test]
-fn an_address_of_no_known_kind_is_refused() {
-    let dir = context();
-    let ran = run(&mut bk(&["--addr", "gopher://x", "build", path(&dir)]));
-    assert!(matches!(ran.code, Some(1 | 2)), "{:?}: {}", ran.code, ran.err);
-    assert!(
-        ran.err.starts_with("ERROR: ") && ran.err.contains("gopher://x"),
-        "{}",
-        ran.err
-    );
-}
-
-#[test]
-fn a_failed_build_leaves_no_image_id_of_an_earlier_one() {
-    let dir = context();
-    let iid = dir.path().join("iid");
-    fs::write(&iid, "sha256:old").expect("writable");
-    let flags: [&OsStr; 2] = ["--iidfile".as_ref(), iid.as_os_str()];
-    let ran = run(bk(&["--addr", "unix:///nonexistent.sock", "build"])
-        .args(flags)
-        .arg(path(&dir)));
-    assert_eq!(ran.code, Some(1), "{}", ran.err);
-    assert!(!iid.exists());
-}
-
-#[test]
-fn progress_of_the_environment_is_checked() {
-    let dir = context();
-    let ran = run(bk(&["build", path(&dir)]).env("BUILDKIT_PROGRESS", "fancy"));
-    assert_eq!(ran.code, Some(2));
-    assert_eq!(
-        ran.err,
-        "ERROR: BUILDKIT_PROGRESS: `fancy` is not a progress mode\n  hint: BUILDKIT_PROGRESS takes one of auto, plain, \
-         rawjson, quiet\n"
-    );
-}
-
-#[cfg(unix)]
-#[test]
-fn a_reader_that_went_away_is_a_success() {
-    let (reader, writer) = std::io::pipe().expect("a pipe");
-    drop(reader);
-    let status = bk(&["build", "--help"])
-        .stdout(writer)
-        .status()
-        .expect("bk starts");
-    assert_eq!(status.code(), Some(0));
+fn text(path: &Path) -> &str {
+    path.to_str().expect("temporary directories have UTF-8 names")
 }

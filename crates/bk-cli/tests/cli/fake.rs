@@ -1,0 +1,245 @@
+//! Whole builds against the fake daemon: streams, files, failures, signals.
+
+use std::{
+    fs::{self, File},
+    io::{BufRead, BufReader, Read},
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use bk_testkit::fake::{FakeDaemon, Fault, Script};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use super::{bk, context, ran, run, text};
+
+const GOOD: &str = "FROM scratch\nCOPY sh /bin/sh\nRUN echo one\n";
+const ENDLESS: &str = "FROM scratch\nCOPY sh /bin/sh\nRUN echo begun && sleep 100000\n";
+/// How long the fake daemon may take to notice that a client is gone.
+const LIMIT: Duration = Duration::from_secs(30);
+
+fn fake(script: Script) -> FakeDaemon {
+    FakeDaemon::start(script).expect("a fake daemon")
+}
+
+/// `bk build` on that daemon.
+fn build(daemon: &FakeDaemon, context: &Path, arguments: &[&str]) -> Command {
+    let mut command = bk(&["--backend", "buildkitd", "--addr", &daemon.address(), "build"]);
+    command.args(arguments).arg(context);
+    command
+}
+
+#[test]
+fn a_quiet_build_prints_the_image_id_and_writes_its_files() {
+    let (daemon, dir) = (fake(Script::healthy()), context(GOOD));
+    let out = tempfile::tempdir().expect("a temporary directory");
+    let (iid, metadata) = (out.path().join("iid"), out.path().join("metadata.json"));
+    let flags = [
+        "-q",
+        "-t",
+        "app:1",
+        "--iidfile",
+        text(&iid),
+        "--metadata-file",
+        text(&metadata),
+    ];
+    let ran = run(&mut build(&daemon, dir.path(), &flags));
+    assert_eq!((ran.code, &*ran.err), (Some(0), ""));
+    let id = fs::read_to_string(&iid).expect("the image id");
+    assert!(id.starts_with("sha256:") && id.len() == 71, "{id}");
+    assert_eq!(ran.out, format!("{id}\n"));
+    let metadata = fs::read_to_string(&metadata).expect("the metadata");
+    assert!(
+        metadata.starts_with("{\n  \"containerimage.") && metadata.ends_with("\n}"),
+        "{metadata}"
+    );
+    assert!(metadata.contains(&id), "{metadata}");
+    assert!(daemon.image("app:1").is_some());
+}
+
+#[test]
+fn progress_goes_to_standard_error_only() {
+    let (daemon, dir) = (fake(Script::healthy()), context(GOOD));
+    let ran = run(&mut build(&daemon, dir.path(), &[]));
+    assert_eq!((ran.code, &*ran.out), (Some(0), ""));
+    let first = format!(
+        "#0 building with buildkitd v0.32.0 at {}\n\n#1 ",
+        daemon.address()
+    );
+    assert!(ran.err.starts_with(&first), "{}", ran.err);
+    assert!(
+        ran.err.contains("] RUN echo one\n") && ran.err.contains(" DONE "),
+        "{}",
+        ran.err
+    );
+}
+
+#[test]
+fn raw_json_is_one_object_a_line() {
+    let (daemon, dir) = (fake(Script::healthy()), context(GOOD));
+    let ran = run(&mut build(&daemon, dir.path(), &["--progress", "rawjson"]));
+    assert_eq!((ran.code, &*ran.out), (Some(0), ""));
+    assert!(ran.err.lines().count() > 3, "{}", ran.err);
+    for line in ran.err.lines() {
+        let object: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_str(line).expect("a JSON object");
+        assert!(
+            object
+                .keys()
+                .all(|k| ["vertexes", "statuses", "logs", "warnings"].contains(&&**k)),
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn a_failing_step_shows_its_output_its_place_and_its_exit_code() {
+    let (daemon, dir) = (
+        fake(Script::healthy()),
+        context("FROM scratch\nCOPY sh /bin/sh\nRUN echo oh && exit 3\n"),
+    );
+    for flags in [&["-q"][..], &[]] {
+        let ran = run(&mut build(&daemon, dir.path(), flags));
+        assert_eq!((ran.code, &*ran.out), (Some(1), ""), "{}", ran.err);
+        let (_, end) = ran.err.split_once("------\n > ").expect("the last output");
+        let (name, end) = end.split_once(":\n").expect("the name of the step");
+        assert!(name.ends_with("RUN echo oh && exit 3"), "{name}");
+        let (log, place) = end.split_once("------\n").expect("the end of the output");
+        assert!(log.ends_with("oh\n"), "{log}");
+        assert!(
+            place.starts_with("Dockerfile:3\n--------------------\n   1 |     FROM scratch\n"),
+            "{place}"
+        );
+        assert!(place.contains("   3 | >>> RUN echo oh && exit 3\n"), "{place}");
+        assert!(
+            place.ends_with(" did not complete successfully: exit code: 3\n"),
+            "{place}"
+        );
+    }
+}
+
+#[test]
+fn a_syntax_error_names_file_and_line() {
+    let (daemon, dir) = (fake(Script::healthy()), context("FROM scratch\nBAD x\n"));
+    let ran = run(&mut build(&daemon, dir.path(), &["-q"]));
+    assert_eq!(ran.code, Some(1));
+    assert!(
+        ran.err.contains("Dockerfile:2\n") && ran.err.contains("   2 | >>> BAD x\n"),
+        "{}",
+        ran.err
+    );
+}
+
+#[test]
+fn codes_of_the_daemon_become_exit_codes() {
+    let dir = context(GOOD);
+    for (code, exit) in [(13, 100), (8, 102), (2, 1)] {
+        let fault = Fault::FailSolve {
+            code,
+            message: "it\u{1b}[2J broke".to_owned(),
+            details: Vec::new(),
+        };
+        let daemon = fake(Script::healthy().fault(fault));
+        let ran = run(&mut build(&daemon, dir.path(), &["-q"]));
+        assert_eq!(ran.code, Some(exit), "{}", ran.err);
+        assert!(ran.err.starts_with("ERROR: it broke"), "{}", ran.err);
+    }
+}
+
+#[test]
+fn hostile_progress_reaches_no_terminal() {
+    let (daemon, dir) = (fake(Script::healthy().fault(Fault::OddProgress)), context(GOOD));
+    for mode in ["plain", "rawjson"] {
+        let ran = run(&mut build(&daemon, dir.path(), &["--progress", mode]));
+        assert_eq!(ran.code, Some(0), "{}", ran.err);
+        let harmless = |c: char| c == '\n' || c == '\t' || !c.is_control();
+        assert!(ran.err.chars().all(harmless), "{:?}", ran.err);
+    }
+}
+
+#[test]
+fn a_reader_of_progress_that_goes_away_does_not_stop_the_build() {
+    let (daemon, dir) = (fake(Script::healthy()), context(GOOD));
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let status = build(&daemon, dir.path(), &["-t", "kept"])
+        .stderr(writer)
+        .status()
+        .expect("bk starts");
+    assert_eq!(status.code(), Some(0));
+    assert!(daemon.image("kept").is_some());
+}
+
+#[test]
+fn a_dockerfile_comes_from_standard_input_or_from_outside() {
+    let (daemon, dir) = (fake(Script::healthy()), context("nonsense\n"));
+    let outside = context(GOOD);
+    let file = outside.path().join("Dockerfile");
+    let stdin = File::open(&file).expect("readable");
+    let ran = run(build(&daemon, dir.path(), &["-f", "-", "-t", "stdin"]).stdin(stdin));
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    let ran = run(&mut build(
+        &daemon,
+        dir.path(),
+        &["-f", text(&file), "-t", "outside"],
+    ));
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    // Relative to the current directory, not to the context.
+    let mut relative = build(&daemon, dir.path(), &["-f", "Dockerfile", "-t", "relative"]);
+    let ran = run(relative.current_dir(outside.path()));
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    assert!(
+        ["stdin", "outside", "relative"]
+            .iter()
+            .all(|tag| daemon.image(tag).is_some())
+    );
+}
+
+/// Starts an endless build and reads its progress until its step writes.
+fn begin(daemon: &FakeDaemon, context: &Path) -> (Child, BufReader<std::process::ChildStderr>) {
+    let mut child = build(daemon, context, &["--progress", "plain"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("bk starts");
+    let mut progress = BufReader::new(child.stderr.take().expect("a pipe"));
+    let mut line = String::new();
+    while !line.ends_with(" begun\n") {
+        line.clear();
+        let read = progress.read_line(&mut line).expect("readable");
+        assert_ne!(read, 0, "the build ended before its step began");
+    }
+    (child, progress)
+}
+
+fn send(child: &Child, signal: Signal) {
+    kill(
+        Pid::from_raw(i32::try_from(child.id()).expect("a process id")),
+        signal,
+    )
+    .expect("a running process");
+}
+
+#[test]
+fn signals_cancel_the_build_on_the_daemon() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let (daemon, dir) = (fake(Script::healthy()), context(ENDLESS));
+        let (child, mut progress) = begin(&daemon, dir.path());
+        assert_eq!(daemon.running_builds(), 1);
+        send(&child, signal);
+        let mut rest = String::new();
+        progress.read_to_string(&mut rest).expect("readable");
+        let ran = ran(child.wait_with_output().expect("an end"));
+        assert_eq!((ran.code, &*ran.out), (Some(130), ""), "{rest}");
+        assert!(rest.ends_with("ERROR: the build was cancelled\n"), "{rest}");
+        assert_eq!(runtime.block_on(daemon.wait_builds(0, LIMIT)), Ok(()));
+        assert_eq!(runtime.block_on(daemon.wait_idle(0, LIMIT)), Ok(()));
+    }
+}
