@@ -89,22 +89,19 @@ fn resolve(tree: &dyn Tree, path: &[u8], found: &mut BTreeSet<Vec<u8>>) -> Resul
         } else {
             [&current[..], b"/", part].concat()
         };
-        let rest: Vec<&[u8]> = parts.clone().collect();
         let targets = targets(tree, &current)?;
         if !targets.is_empty() {
             if !found.insert(current) {
                 return Ok(Vec::new());
             }
-            let rest = rest.join(&b'/');
+            let rest = parts.collect::<Vec<_>>().join(&b'/');
             return Ok(targets
                 .into_iter()
                 .map(|t| clean(&[&t[..], b"/", &rest].concat()))
                 .collect());
         }
-        if rest.is_empty() {
-            found.insert(std::mem::take(&mut current));
-        }
     }
+    found.insert(current);
     Ok(Vec::new())
 }
 

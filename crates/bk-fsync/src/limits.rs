@@ -58,3 +58,7 @@ pub const XATTR_FIRST: usize = 256;
 
 /// Bytes that a list of attribute names, or one value, can have on Linux.
 pub const XATTR_MAX: usize = 64 * 1024;
+
+/// Bytes that a pattern may have if it has to become a regular expression. Compiling takes time and memory with
+/// the length, and no path that could match comes near this.
+pub const REGEX_PATTERN_MAX: usize = 16 * 1024;

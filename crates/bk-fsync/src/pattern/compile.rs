@@ -8,6 +8,7 @@ use std::borrow::Cow;
 
 use super::gomatch::rune;
 use super::goregex::{self, Refused};
+use crate::limits::REGEX_PATTERN_MAX;
 
 /// How a pattern is matched.
 #[derive(Debug)]
@@ -53,6 +54,9 @@ pub(crate) fn compile(pattern: &[u8]) -> Shape {
         Rough::Suffix => Shape::Suffix,
         Rough::Regex => match scanned.tokens {
             Some(tokens) if branches(&tokens) <= GLOB_BRANCHES_MAX => Shape::Glob(tokens),
+            _ if pattern.len() > REGEX_PATTERN_MAX => {
+                Shape::Refused("it is too long for a pattern with so many wildcards")
+            }
             _ => match goregex::compile(&scanned.expression) {
                 Ok(expression) => Shape::Regex(expression),
                 Err(Refused(why)) => Shape::Refused(why),
@@ -131,7 +135,7 @@ fn scan(pattern: &[u8]) -> Scanned {
                     }
                 } else {
                     expression.push_str("(.*/)?");
-                    tokens.list.push(Token::Dirs);
+                    tokens.wildcard(Token::Dirs);
                     shape = Rough::Regex;
                 }
                 if first {
@@ -140,7 +144,7 @@ fn scan(pattern: &[u8]) -> Scanned {
             }
             '*' => {
                 expression.push_str("[^/]*");
-                tokens.list.push(Token::Star);
+                tokens.wildcard(Token::Star);
                 shape = Rough::Regex;
             }
             '?' => {
@@ -197,6 +201,13 @@ struct Tokens {
 }
 
 impl Tokens {
+    /// One that may match nothing and anything says no more when it is written twice.
+    fn wildcard(&mut self, token: Token) {
+        if self.list.last() != Some(&token) {
+            self.list.push(token);
+        }
+    }
+
     fn literal(&mut self, c: char) {
         let mut buffer = [0; 4];
         let bytes = c.encode_utf8(&mut buffer).as_bytes();
@@ -214,42 +225,49 @@ fn branches(tokens: &[Token]) -> usize {
         .count()
 }
 
-fn glob(tokens: &[Token], mut path: &[u8]) -> bool {
-    let Some((first, rest)) = tokens.split_first() else {
-        return path.is_empty();
-    };
-    match first {
-        Token::Literal(text) => path
-            .strip_prefix(text.as_slice())
-            .is_some_and(|path| glob(rest, path)),
-        Token::One => match rune(path) {
-            None | Some(('/', _)) => false,
-            Some((_, width)) => glob(rest, &path[width..]),
-        },
-        Token::Rest => !path.contains(&b'\n'),
-        Token::Star => loop {
-            if glob(rest, path) {
-                return true;
-            }
-            match rune(path) {
+/// Recurses only at wildcards that branch, of which there are at most [`GLOB_BRANCHES_MAX`].
+fn glob(mut tokens: &[Token], mut path: &[u8]) -> bool {
+    while let Some((first, rest)) = tokens.split_first() {
+        tokens = rest;
+        match first {
+            Token::Literal(text) => match path.strip_prefix(text.as_slice()) {
+                Some(after) => path = after,
+                None => return false,
+            },
+            Token::One => match rune(path) {
                 None | Some(('/', _)) => return false,
                 Some((_, width)) => path = &path[width..],
-            }
-        },
-        Token::Dirs => {
-            if glob(rest, path) {
-                return true;
-            }
-            while let Some(at) = path.iter().position(|b| *b == b'/' || *b == b'\n') {
-                if path[at] == b'\n' {
-                    return false;
-                }
-                path = &path[at + 1..];
-                if glob(rest, path) {
-                    return true;
-                }
-            }
-            false
+            },
+            Token::Rest => return !path.contains(&b'\n'),
+            Token::Star => return star(rest, path),
+            Token::Dirs => return dirs(rest, path),
+        }
+    }
+    path.is_empty()
+}
+
+/// Whether `rest` matches after any run of characters without `/`.
+fn star(rest: &[Token], mut path: &[u8]) -> bool {
+    loop {
+        if glob(rest, path) {
+            return true;
+        }
+        match rune(path) {
+            None | Some(('/', _)) => return false,
+            Some((_, width)) => path = &path[width..],
+        }
+    }
+}
+
+/// Whether `rest` matches at once or after any `/` with no line feed before it.
+fn dirs(rest: &[Token], mut path: &[u8]) -> bool {
+    loop {
+        if glob(rest, path) {
+            return true;
+        }
+        match path.iter().position(|b| *b == b'/' || *b == b'\n') {
+            Some(at) if path[at] == b'/' => path = &path[at + 1..],
+            _ => return false,
         }
     }
 }

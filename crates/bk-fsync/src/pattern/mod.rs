@@ -416,4 +416,28 @@ mod tests {
         assert_eq!(trim(b"\xff \xff"), b"\xff \xff");
         assert_eq!(trim(b"  "), b"");
     }
+
+    #[test]
+    fn long_and_hostile_patterns_neither_crash_nor_take_long() {
+        let path = "a/".repeat(20) + "b";
+        for pattern in [
+            "?".repeat(60_000),
+            "*".repeat(60_000),
+            "**/".repeat(20_000) + "x",
+            "*a".repeat(1000),
+            "**/*c".to_owned(),
+            "**/*".repeat(15_000),
+            "**/*".repeat(1000),
+            "a{1000}*".repeat(50),
+            "[a-z]".repeat(10_000),
+            "\u{feff}**".to_owned(),
+            "!".repeat(1000),
+            "\\".repeat(1001),
+        ] {
+            if let Ok(list) = PatternList::new([&pattern]) {
+                // Malformed or not is not the question here.
+                let _ = list.matches_or_parent(path.as_bytes()).is_ok();
+            }
+        }
+    }
 }
