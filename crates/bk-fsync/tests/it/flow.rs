@@ -161,7 +161,7 @@ async fn a_peer_that_never_reads_pins_little_memory_and_is_still_heard() {
         reads as usize <= bound,
         "{reads} reads of {DATA_CHUNK} bytes, at most {bound}"
     );
-    assert!(reads > 4);
+    assert!(reads > 0);
 }
 
 #[tokio::test]
