@@ -1,0 +1,77 @@
+//! How the conformance suite looks into the images of a Docker Engine, and what each daemon cannot do.
+
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use bk_testkit::{
+    conformance::{Base, Case, Exception, Harness},
+    live::{Daemon, Engine, Route, Target},
+    snapshot::Snapshot,
+};
+
+pub(crate) struct LiveHarness {
+    target: Target,
+    engine: Engine,
+}
+
+impl LiveHarness {
+    pub(crate) async fn new(target: &Target) -> Self {
+        let engine = Engine::connect(&target.docker)
+            .await
+            .unwrap_or_else(|e| panic!("{}: {e}", target.name()));
+        Self {
+            target: target.clone(),
+            engine,
+        }
+    }
+
+    /// Whether the daemon's gRPC codec checks that strings are UTF-8.
+    fn strict_names(&self) -> bool {
+        use Daemon::{BuildkitTcp, BuildkitUnix, Docker28_5, Docker28_5Containerd};
+        matches!(self.target.daemon, Docker28_5 | Docker28_5Containerd | BuildkitTcp | BuildkitUnix)
+    }
+}
+
+#[async_trait]
+impl Harness for LiveHarness {
+    fn name(&self) -> String {
+        self.target.name()
+    }
+
+    async fn tree(
+        &self,
+        image: &str,
+        dir: &str,
+    ) -> Result<Snapshot, Box<dyn std::error::Error + Send + Sync>> {
+        Ok(self.engine.tree(image, dir).await?)
+    }
+
+    async fn forget(&self, image: &str) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        Ok(self.engine.remove_image(image).await?)
+    }
+
+    fn shell(&self) -> PathBuf {
+        self.target.busybox.clone()
+    }
+
+    fn base(&self) -> Base {
+        self.target.base.clone()
+    }
+
+    fn exception(&self, case: Case) -> Option<Exception> {
+        match (case, self.target.route) {
+            (Case::RegistryBase, Route::Tar) => Some(Exception::Skip(
+                "without a session the daemon can ask nobody for credentials",
+            )),
+            (Case::RawNames, Route::Grpc | Route::Build | Route::H2c | Route::Direct) if self.strict_names() => {
+                Some(Exception::Refuses("Docker Engine 28 takes no names over gRPC that are not UTF-8"))
+            }
+            _ => None,
+        }
+    }
+
+    fn places(&self) -> bool {
+        // `/build` answers with the text of an error only.
+        !matches!(self.target.route, Route::Build | Route::Tar)
+    }
+}
