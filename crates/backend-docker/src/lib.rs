@@ -21,6 +21,8 @@ mod endpoint;
 mod http1;
 pub mod limits;
 mod route;
+#[cfg(test)]
+mod testing;
 
 pub use backend::DockerBackend;
 pub use bollard;
