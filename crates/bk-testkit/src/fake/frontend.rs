@@ -50,7 +50,7 @@ impl Build<'_> {
     /// Builds, and keeps the image under its tags. Comes back with what the exporter answers.
     pub(crate) async fn run(&self) -> Result<BTreeMap<String, String>, Status> {
         let session = self.session().await?;
-        self.cut(&session, Moment::SessionAttached);
+        self.cut_here(&session, Moment::SessionAttached).await;
         self.probe(&session).await?;
         let source = self.dockerfile(&session).await?;
         let excludes = self.excludes(&session, &source).await?;
@@ -82,7 +82,7 @@ impl Build<'_> {
         }
         let tree = built.remove(&wanted).unwrap_or_default();
         self.odd_progress(&source);
-        self.cut(&session, Moment::BeforeExport);
+        self.cut_here(&session, Moment::BeforeExport).await;
         Ok(self.export(&tree))
     }
 
@@ -328,6 +328,14 @@ impl Build<'_> {
         attrs
             .filter_map(|(k, v)| Some((k.strip_prefix(prefix)?.to_owned(), v.clone())))
             .collect()
+    }
+
+    /// Cuts what the script says; a build whose own connection is cut goes no further.
+    async fn cut_here(&self, session: &Session, moment: Moment) {
+        self.cut(session, moment);
+        if self.state.script.has(|f| *f == Fault::CutConnection(moment)) {
+            std::future::pending::<()>().await;
+        }
     }
 
     fn cut(&self, session: &Session, moment: Moment) {
