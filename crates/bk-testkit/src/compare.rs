@@ -247,7 +247,9 @@ mod tests {
         let mut header = tar::Header::new_gnu();
         header.set_size(2);
         header.set_mode(0o640);
-        (header.set_uid(0), header.set_gid(0), header.set_mtime(1));
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(1);
         out.append_data(&mut header, "x/z", &b"hi"[..]).expect("file");
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(tar::EntryType::Link);

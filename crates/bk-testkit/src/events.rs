@@ -52,10 +52,11 @@ impl Recorder {
         }
         let mut bytes = Vec::new();
         for event in &events {
-            if let BuildEvent::Log(chunk) = event {
-                if chunk.stream == stream && vertices.contains(&chunk.vertex) {
-                    bytes.extend_from_slice(&chunk.data);
-                }
+            if let BuildEvent::Log(chunk) = event
+                && chunk.stream == stream
+                && vertices.contains(&chunk.vertex)
+            {
+                bytes.extend_from_slice(&chunk.data);
             }
         }
         String::from_utf8_lossy(&bytes).into_owned()
