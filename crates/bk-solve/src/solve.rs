@@ -221,7 +221,7 @@ pub async fn probe(dialer: &dyn Dialer) -> Result<DaemonFacts, BuildError> {
         client(&channel)
             .list_workers(ListWorkersRequest::default())
             .await
-            .map_err(|status| not_buildkit(&address, &status).into())
+            .map_err(|status| not_buildkit(&address, &status, channel.end_reason().as_deref()).into())
     };
     let workers = deadline(&format!("an answer from {address}"), asking)
         .await?
@@ -249,9 +249,13 @@ pub async fn probe(dialer: &dyn Dialer) -> Result<DaemonFacts, BuildError> {
     Ok(facts)
 }
 
-fn not_buildkit(address: &str, status: &Status) -> ConnectError {
-    let reason = match std::error::Error::source(status) {
-        Some(source) => format!("this is not a BuildKit endpoint: {}", chain(source)),
+fn not_buildkit(address: &str, status: &Status, ended: Option<&str>) -> ConnectError {
+    let source = std::error::Error::source(status).map(chain);
+    let reason = match source.or_else(|| ended.map(str::to_owned)) {
+        Some(reason) => format!("this is not a BuildKit endpoint: {reason}"),
+        None if status.message().starts_with(classify::NOT_READY) => {
+            "this is not a BuildKit endpoint: it closed the connection".to_owned()
+        }
         None if status.code() == Code::Unimplemented => {
             "something answers there, but it is neither BuildKit nor Docker".to_owned()
         }
