@@ -68,6 +68,13 @@ impl Harness for LiveHarness {
             (Case::RegistryBase, Route::Tar) => Some(Exception::Skip(
                 "without a session the daemon can ask nobody for credentials",
             )),
+            (Case::DockerfilePlaces, Route::Tar) => Some(Exception::Loose(
+                Rules {
+                    surplus: Some(".dockerfile.bk"),
+                    ..Rules::image()
+                },
+                "an upload holds a Dockerfile from elsewhere as a file that COPY sees",
+            )),
             (Case::RawNames, Route::Grpc | Route::Build | Route::H2c | Route::Direct)
                 if self.strict_names() =>
             {
