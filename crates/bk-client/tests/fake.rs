@@ -38,7 +38,7 @@ async fn client(address: &str) -> Client {
         .environment(Environment::empty())
         .addr(address)
         .backend(Backend::Buildkitd);
-    bounded("connecting", bk_client::connect_with(options))
+    bounded("connecting", Box::pin(bk_client::connect_with(options)))
         .await
         .expect("connect")
 }

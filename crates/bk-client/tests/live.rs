@@ -65,7 +65,7 @@ async fn connect_to(address: &str, route: Route) -> Client {
     let connected = bounded(
         "connecting",
         Duration::from_secs(60),
-        bk_client::connect_with(options),
+        Box::pin(bk_client::connect_with(options)),
     )
     .await;
     connected.unwrap_or_else(|e| panic!("{address}: {}", bk_testkit::events::chain(&e)))

@@ -10,7 +10,7 @@ async fn refuses(address: &str, backend: Backend) -> BuildError {
         .environment(Environment::empty())
         .addr(address)
         .backend(backend);
-    let result = bounded(address, bk_client::connect_with(options)).await;
+    let result = bounded(address, Box::pin(bk_client::connect_with(options))).await;
     result
         .err()
         .unwrap_or_else(|| panic!("{address} was taken for a daemon ({backend:?})"))

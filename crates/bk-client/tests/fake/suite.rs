@@ -7,6 +7,7 @@ use bk_client::{BuildRequest, EventSink, ImageBuilder};
 use bk_testkit::{
     conformance::{self, Base, Case, Harness, Table, fresh_tag},
     fake::{FakeDaemon, Script},
+    live::say,
     snapshot::Snapshot,
 };
 
@@ -67,7 +68,7 @@ async fn conforms(name: &str, script: Script) {
     };
     let report = conformance::run(&client, &harness, &Case::ALL).await;
     let failures = report.failures();
-    println!("{}", Table::add_to_process(report));
+    say(&Table::add_to_process(report).to_string());
     assert_eq!(failures, None);
     let seen = daemon.seen();
     assert_eq!(seen.health_failures, 0);
