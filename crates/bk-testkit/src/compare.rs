@@ -37,7 +37,6 @@ impl Rules {
             link_times: true,
             hard_links: true,
             pipes: true,
-            may_add: &[],
             surplus: None,
         }
     }
@@ -107,11 +106,6 @@ pub fn compare(expected: &Snapshot, got: &Snapshot, rules: Rules) -> Result<(), 
             (Some(want), None) if want.kind == Kind::Fifo && !rules.pipes => {}
             (Some(want), None) => lines.push(format!("{}: missing ({:?})", show(path), want.kind)),
             (None, Some(_)) if rules.surplus.is_some_and(|s| s.as_bytes() == path.as_slice()) => {}
-            (None, Some(_))
-                if rules
-                    .may_add
-                    .iter()
-                    .any(|added| added.as_bytes() == path.as_slice()) => {}
             (None, Some(have)) => lines.push(format!("{}: not expected ({:?})", show(path), have.kind)),
             (None, None) => {}
         }

@@ -82,17 +82,6 @@ impl Harness for LiveHarness {
                     "Docker Engine 28 takes no names over gRPC that are not UTF-8",
                 ))
             }
-            (Case::DockerfilePlaces, Route::Tar) => {
-                let why =
-                    "an upload is one tree: a Dockerfile from elsewhere lies in it, where `COPY .` sees it";
-                Some(Exception::Loose(
-                    Rules {
-                        may_add: &[".dockerfile.bk"],
-                        ..Rules::image()
-                    },
-                    why,
-                ))
-            }
             (Case::SpecialFiles, _) if old => {
                 let why = "BuildKit 0.8 copies no named pipes and gives directories a new time";
                 Some(Exception::Loose(
