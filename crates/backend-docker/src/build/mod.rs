@@ -50,7 +50,7 @@ async fn session_build(
     events: &EventSink,
 ) -> Result<BuildOutcome, BuildError> {
     request.validate()?;
-    query::check(&request, "build")?;
+    query::check(&request, "build", backend.daemon.api)?;
     let sources = Sources::of(&request).await?;
     let filename = sources.dockerfile_name().map(str::to_owned);
     let credentials = request
@@ -103,7 +103,7 @@ async fn upload_build(
     events: &EventSink,
 ) -> Result<BuildOutcome, BuildError> {
     request.validate()?;
-    query::check(&request, "tar")?;
+    query::check(&request, "tar", backend.daemon.api)?;
     let sources = Sources::of(&request).await?;
     let dockerfile = request.dockerfile.clone();
     // Messages name the file as the user knows it, wherever it stands in the upload.

@@ -190,6 +190,7 @@ async fn what_a_route_cannot_do_is_refused_before_anything_is_sent() {
         for request in [
             plain().platform("linux/amd64").platform("linux/arm64"),
             plain().frontend_attr("hostname", "h"),
+            plain().output(Output::CacheOnly),
         ] {
             let (result, _) = run(&engine, route, request).await;
             let e = result.expect_err("cannot do");
@@ -401,9 +402,8 @@ async fn a_dockerfile_is_found_wherever_it_is() {
 
     let inline =
         BuildRequest::new(memory(&[("a", "1")])).dockerfile(Dockerfile::Inline("FROM scratch".into()));
-    let (_, _, seen) = upload(inline.output(Output::CacheOnly)).await;
+    let (_, _, seen) = upload(inline).await;
     assert_eq!(names(&unpack(&seen)), [".dockerfile.bk", "a"]);
-    assert!(seen.head.contains("cacheonly"), "{}", seen.head);
 
     let (_, _, seen) = upload(BuildRequest::new(memory(&[("dockerfile", "FROM scratch")]))).await;
     assert_eq!(name(&seen).as_deref(), Some("dockerfile"));
