@@ -22,7 +22,8 @@ pub enum ReceiveMode {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum ReceivedOwner {
-    /// Whoever runs this process. The group is the one that the system gives to new files.
+    /// Whoever runs this process. The group is the one that the system gives to new files. Modes are kept whole, as
+    /// upstream's client does: a setuid program that is exported by root is one of root.
     #[default]
     CurrentUser,
     /// The owner and group that were sent. Needs the privilege to give files away.

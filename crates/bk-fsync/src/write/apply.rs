@@ -408,7 +408,8 @@ impl Applier {
                     |dir: &OwnedFd, temp: &[u8]| rustix::fs::linkat(&from, name, dir, temp, AtFlags::empty());
                 unlocking(dest, dirs, path, uid, |dir| Ok(Temp::make(dir, make)?.0))
             };
-            let temp = link().map_err(|err| WriteError::io("make hard link", path, err))?;
+            let mut temp = link().map_err(|err| WriteError::io("make hard link", path, err))?;
+            temp.may_stay = true;
             self.publish(temp, path)?;
         }
         self.tell(path, change);
@@ -470,7 +471,9 @@ impl Applier {
 
 impl Drop for Applier {
     fn drop(&mut self) {
-        // Only what a transfer that failed has left: locks the directories again that it unlocked.
+        // Only what a transfer that failed has left. First its temporary files, then the locks of the directories
+        // that they are in.
+        self.in_flight.clear();
         while let Some(dir) = self.dirs.pop() {
             if let Some(mode) = dir.locked
                 && let Some((above, name)) = RelPath::trusted(&dir.path).split()

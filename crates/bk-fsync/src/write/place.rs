@@ -159,12 +159,14 @@ pub(super) fn make_special(
     }
 }
 
-/// A name that did not exist and was made for this. Removed on drop unless it was moved to its place.
+/// A name that did not exist and was made for this. On drop it is removed, if it is still there.
 #[derive(Debug)]
 pub(super) struct Temp {
     dir: Arc<OwnedFd>,
     name: Vec<u8>,
-    moved: bool,
+    gone: bool,
+    /// Another name of a file: moving it over a third name of that file does nothing, and leaves it there.
+    pub(super) may_stay: bool,
 }
 
 impl Temp {
@@ -181,8 +183,15 @@ impl Temp {
             match make(dir, &name) {
                 Ok(made) => {
                     let dir = Arc::clone(dir);
-                    let moved = false;
-                    return Ok((Temp { dir, name, moved }, made));
+                    let gone = false;
+                    let may_stay = false;
+                    let temp = Temp {
+                        dir,
+                        name,
+                        gone,
+                        may_stay,
+                    };
+                    return Ok((temp, made));
                 }
                 Err(Errno::EXIST) => last = Errno::EXIST,
                 Err(err) => return Err(err.into()),
@@ -202,14 +211,14 @@ impl Temp {
     /// Moves it to `name` in its directory, over whatever is there.
     pub(super) fn move_to(&mut self, name: &[u8]) -> Result<(), Errno> {
         rustix::fs::renameat(&self.dir, &self.name, &self.dir, name)?;
-        self.moved = true;
+        self.gone = !self.may_stay;
         Ok(())
     }
 }
 
 impl Drop for Temp {
     fn drop(&mut self) {
-        if !self.moved {
+        if !self.gone {
             // Nobody is left who could be told; what fails here fails because the directory is gone or locked.
             let _ = rustix::fs::unlinkat(&self.dir, &self.name, AtFlags::empty());
         }

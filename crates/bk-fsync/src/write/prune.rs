@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{AtFlags, Dir, FileType};
+use rustix::io::Errno;
 
 use super::{Destination, READ_DIR, WriteError};
 use crate::entry::Kind;
@@ -85,9 +86,16 @@ impl Removal<'_> {
         removed: &mut dyn FnMut(&[u8]),
     ) -> Result<(), WriteError> {
         if !self.dry_run {
-            match rustix::fs::unlinkat(dir, name, flags) {
+            let mut outcome = rustix::fs::unlinkat(dir, name, flags);
+            if outcome == Err(Errno::ACCESS)
+                && let Some((above, _)) = RelPath::trusted(path).split()
+                && self.dest.unlock(above, self.uid).is_ok()
+            {
+                outcome = rustix::fs::unlinkat(dir, name, flags);
+            }
+            match outcome {
                 // Somebody else was faster.
-                Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+                Ok(()) | Err(Errno::NOENT) => {}
                 Err(err) => return Err(WriteError::io("remove", path, err)),
             }
         }

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
 mod cancel;
+mod fuzzed;
 mod hostile;
 mod modes;
 mod random;

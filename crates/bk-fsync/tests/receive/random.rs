@@ -13,10 +13,10 @@ use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
 use crate::support::{Scratch, copy, look};
 
 /// A small generator, the same in every run.
-struct Random(u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    fn below(&mut self, end: u64) -> u64 {
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;

@@ -90,12 +90,22 @@ pub(crate) async fn copy(
     let (to_sender, from_receiver) = mpsc::channel(4);
     let (sent, received) = tokio::join!(
         send(tree, sending, Inbound(from_receiver), to_receiver),
-        receive(Arc::clone(dest), options, Inbound(from_sender), to_sender),
+        is_send(receive(
+            Arc::clone(dest),
+            options,
+            Inbound(from_sender),
+            to_sender
+        )),
     );
     if received.is_ok() {
         sent.unwrap();
     }
     received
+}
+
+/// A server moves it between its threads.
+fn is_send<T: Send>(future: T) -> T {
+    future
 }
 
 /// A sender with all entries given, that answers each request by the content of that id, and confirms the end.
