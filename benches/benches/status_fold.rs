@@ -25,7 +25,11 @@ fn message(number: usize, lines: &Bytes) -> StatusResponse {
         name: format!("[{}/{VERTICES}] RUN make part{}", n % VERTICES, n % VERTICES),
         inputs: vec![digest(n + 1)],
         started: at(1),
-        completed: if number.is_multiple_of(7) { at(number) } else { None },
+        completed: if number.is_multiple_of(7) {
+            at(number)
+        } else {
+            None
+        },
         ..Vertex::default()
     };
     let status = VertexStatus {
