@@ -19,7 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::{JoinError, JoinHandle};
 
 use crate::drive::{next, tell};
-use crate::limits::{DATA_AHEAD, ENTRIES_AHEAD, PACKET_OVERHEAD, REQUESTS_IN_FLIGHT};
+use crate::limits::{DATA_AHEAD, ENTRIES_AHEAD, JOBS_PER_TURN, PACKET_OVERHEAD, REQUESTS_IN_FLIGHT};
 use crate::receive::{Action, Incoming, Names, ProtocolError, ReceiveOptions, ReceiveReport, Receiver};
 use crate::write::{Applier, BusyError, Destination, WriteError};
 
@@ -271,19 +271,22 @@ fn write(
     wanting: &mpsc::Sender<u32>,
     stop: &AtomicBool,
 ) -> Written {
-    while let Some(job) = jobs.blocking_recv() {
-        if stop.load(Ordering::Relaxed) {
-            return Ok(None);
-        }
-        match job.work {
-            Work::Entry(entry) => applier.entry(*entry)?,
-            Work::EndOfListing(names) => applier.end_of_listing(names),
-            Work::Data { id, data } => applier.data(id, &data)?,
-            Work::EndOfFile { id } => applier.end_of_file(id)?,
-        }
-        while let Some(id) = applier.next_request() {
-            if wanting.blocking_send(id).is_err() {
+    let mut batch = Vec::with_capacity(JOBS_PER_TURN);
+    while jobs.blocking_recv_many(&mut batch, JOBS_PER_TURN) > 0 {
+        for job in batch.drain(..) {
+            if stop.load(Ordering::Relaxed) {
                 return Ok(None);
+            }
+            match job.work {
+                Work::Entry(entry) => applier.entry(*entry)?,
+                Work::EndOfListing(names) => applier.end_of_listing(names),
+                Work::Data { id, data } => applier.data(id, &data)?,
+                Work::EndOfFile { id } => applier.end_of_file(id)?,
+            }
+            while let Some(id) = applier.next_request() {
+                if wanting.blocking_send(id).is_err() {
+                    return Ok(None);
+                }
             }
         }
         if applier.is_complete() {

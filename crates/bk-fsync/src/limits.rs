@@ -94,6 +94,9 @@ pub const ENTRIES_AHEAD: usize = 64 * 1024 * 1024;
 /// Bytes that a received packet takes in memory beside its content, roughly.
 pub const PACKET_OVERHEAD: usize = 128;
 
+/// Received packets that the task which writes takes at a time, so that it is woken less often.
+pub const JOBS_PER_TURN: usize = 64;
+
 /// Bytes of a block that becomes a hole if it is all zeros: the block size of most file systems.
 pub const HOLE_BLOCK: usize = 4096;
 
