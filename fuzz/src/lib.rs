@@ -4,8 +4,12 @@
 
 mod errors;
 mod pattern;
+mod receiver;
+mod scratch;
 mod sender;
 
 pub use errors::draw;
 pub use pattern::matches;
+pub use receiver::{NAMES, Peer, ReceiverModel, Step};
+pub use scratch::{check, set};
 pub use sender::{Op, SenderModel};
