@@ -41,7 +41,10 @@ pub mod wire;
 pub use drive::{SendError, send};
 pub use filter::FilterOptions;
 pub use options::SendOptions;
-pub use policy::{OwnerPolicy, Utf8Policy};
+pub use policy::{
+    ChangePolicy, ContentOptions, DirHashCache, FilePolicies, HashCache, ModePolicy, OwnerMap, OwnerPolicy,
+    SyncPolicy, Utf8Policy,
+};
 pub use report::{SendObserver, SendReport, Warning};
 #[cfg(unix)]
 pub use tree::DirTree;
