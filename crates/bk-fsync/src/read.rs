@@ -325,7 +325,7 @@ mod tests {
     use crate::DirTree;
     use crate::report::Unobserved;
 
-    /// Reads `d/f` with a policy; `after` is called with the number of each piece.
+    /// Reads `f` with a policy; `after` is called with the number of each piece.
     fn read(
         dir: &std::path::Path,
         identity: u64,
@@ -333,7 +333,7 @@ mod tests {
         change: ChangePolicy,
         after: impl Fn(usize),
     ) -> (u64, bool, Option<FileFault>) {
-        let tree = DirTree::open(dir).unwrap();
+        let tree = DirTree::open(dir).expect("the file is there");
         let request = FileRequest {
             id: 1,
             path: b"f".to_vec(),
@@ -358,8 +358,14 @@ mod tests {
     }
 
     fn listed(dir: &std::path::Path) -> u64 {
-        let tree = DirTree::open(dir).unwrap();
-        identity(&tree.open(RelPath::trusted(b"f")).unwrap().stat().unwrap())
+        let tree = DirTree::open(dir).expect("the file is there");
+        identity(
+            &tree
+                .open(RelPath::trusted(b"f"))
+                .expect("the file is there")
+                .stat()
+                .expect("the file is there"),
+        )
     }
 
     #[test]
