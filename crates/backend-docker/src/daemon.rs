@@ -195,3 +195,80 @@ fn not_docker(endpoint: &Endpoint, why: &str) -> BuildError {
     )
     .into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Engine, Reply};
+
+    async fn who(engine: &Engine) -> Result<Daemon, BuildError> {
+        let endpoint: Endpoint = engine.address().parse()?;
+        let docker = client(&endpoint)?;
+        ask(&endpoint, docker).await.map(|(daemon, _)| daemon)
+    }
+
+    #[tokio::test]
+    async fn an_engine_says_who_it_is() {
+        let engine = Engine::of_version("20.10.24", "1.41", "linux", |_| {
+            Reply::http("404 Not Found", "", "")
+        });
+        let daemon = who(&engine).await.expect("an engine");
+        assert_eq!(daemon.to_string(), "Docker 20.10.24 (API 1.41)");
+        assert_eq!(
+            (daemon.used_api, daemon.os.as_str()),
+            (ApiVersion::new(1, 41), "linux")
+        );
+        // A daemon newer than this client is used at the newest version that the client knows.
+        let engine = Engine::of_version("40.0", "1.99", "linux", |_| Reply::http("404 Not Found", "", ""));
+        let daemon = who(&engine).await.expect("an engine");
+        assert_eq!(daemon.api, ApiVersion::new(1, 99));
+        assert!(daemon.used_api < ApiVersion::new(1, 99));
+    }
+
+    #[tokio::test]
+    async fn whatever_else_answers_is_said() {
+        for (reply, part) in [
+            (
+                Reply::Pieces(vec![b"\0\0\x12\x04\0\0\0\0\0".to_vec()]),
+                "does not speak HTTP/1.1",
+            ),
+            (Reply::Pieces(vec![]), "closed without an answer"),
+            (
+                Reply::http("404 Not Found", "", "<html>"),
+                "an HTTP server answers there that does not know /_ping",
+            ),
+            (
+                Reply::http("200 OK", "Api-Version: 1.41\r\nLibpod-API-Version: 5.0\r\n", "OK"),
+                "Podman answers there",
+            ),
+            (
+                Reply::http(
+                    "500 Oh",
+                    "Api-Version: 1.41\r\n",
+                    r#"{"message":"plugin says no"}"#,
+                ),
+                "plugin says no",
+            ),
+            (
+                Reply::http("200 OK", "Api-Version: x\r\n", ""),
+                "refuses to be asked",
+            ),
+        ] {
+            let engine = Engine::start(move |_| reply.clone());
+            let e = who(&engine).await.expect_err(part);
+            assert!(matches!(e, BuildError::Connect(_)), "{e:?}");
+            let text = e.to_string();
+            assert!(text.contains(part) && text.contains(&engine.address()), "{text}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_has_a_deadline() {
+        let engine = Engine::start(|_| Reply::Hold(Vec::new()));
+        let e = who(&engine).await.expect_err("nothing answers");
+        assert!(
+            matches!(&e, BuildError::Timeout { what, .. } if what.contains(&engine.address())),
+            "{e:?}"
+        );
+    }
+}

@@ -261,4 +261,19 @@ mod tests {
         let text = endpoint.dial().await.err().expect("must fail").to_string();
         assert!(text.contains("nothing listens there"), "{text}");
     }
+
+    #[tokio::test]
+    async fn tcp_is_dialled_and_a_closed_port_is_named() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let address = listener.local_addr().expect("address");
+        let endpoint: Endpoint = format!("tcp://{address}").parse().expect("endpoint");
+        let (dialled, accepted) = tokio::join!(endpoint.dial(), listener.accept());
+        assert!(dialled.is_ok() && accepted.is_ok());
+        drop((dialled, accepted, listener));
+        let text = endpoint.dial().await.err().expect("must fail").to_string();
+        assert!(
+            text.contains(&format!("tcp://{address}: nothing listens there")),
+            "{text}"
+        );
+    }
 }

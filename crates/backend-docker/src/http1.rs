@@ -3,6 +3,8 @@
 //! The rule: one connection a request, owned by whoever asked; dropping it closes the connection, which is how Docker
 //! learns that a build is no longer wanted. Bytes that arrive together with the `101` belong to the upgraded stream.
 
+use std::time::Duration;
+
 use bk_build::{BuildError, ConnectError, Refusal, SessionLost};
 use bk_session::exec::TaskOwner;
 use bk_solve::BoxedIo;
@@ -35,7 +37,7 @@ pub(crate) fn empty() -> Body {
 pub(crate) struct Connection {
     sender: http1::SendRequest<Body>,
     host: String,
-    _owner: TaskOwner,
+    owner: TaskOwner,
 }
 
 impl Connection {
@@ -53,8 +55,13 @@ impl Connection {
         Ok(Self {
             sender,
             host: endpoint.host_header(),
-            _owner: owner,
+            owner,
         })
+    }
+
+    /// Closes the connection and waits, at most `grace`, until its task has ended.
+    pub(crate) async fn close(self, grace: Duration) {
+        self.owner.stop(grace).await;
     }
 
     /// Sends one request and returns the head of the answer. There is no deadline: some answers take a whole build.
@@ -221,4 +228,121 @@ pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
         source = e.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::testing::{Engine, Reply};
+
+    fn endpoint(engine: &Engine) -> Endpoint {
+        engine.address().parse().expect("endpoint")
+    }
+
+    #[tokio::test]
+    async fn bytes_behind_the_101_are_kept_and_headers_stay_repeated() {
+        const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04";
+        let engine = Engine::start(|_| Reply::Echo(Reply::switch(PREFACE)));
+        let headers = [
+            ("X-Docker-Expose-Session-Grpc-Method", "/a/B"),
+            ("X-Docker-Expose-Session-Grpc-Method", "/c/D"),
+        ];
+        let mut stream = upgrade(&endpoint(&engine), "/session", &headers)
+            .await
+            .expect("upgraded");
+        let mut got = [0; PREFACE.len()];
+        stream.read_exact(&mut got).await.expect("reads");
+        assert_eq!(got, PREFACE);
+        stream.write_all(b"ping").await.expect("writes");
+        let mut got = [0; 4];
+        stream.read_exact(&mut got).await.expect("reads");
+        assert_eq!(&got, b"ping");
+        stream.shutdown().await.expect("shuts down");
+        assert_eq!(stream.read(&mut got).await.expect("reads"), 0);
+        drop(stream);
+        let seen = loop {
+            tokio::task::yield_now().await;
+            if let Some(seen) = engine.seen("POST /session HTTP/1.1").pop() {
+                break seen;
+            }
+        };
+        let head = seen.head.to_ascii_lowercase();
+        assert!(head.contains("\r\nhost: localhost\r\n"), "{head}");
+        assert!(
+            head.contains("\r\nconnection: upgrade\r\nupgrade: h2c\r\n"),
+            "{head}"
+        );
+        assert_eq!(
+            head.matches("\r\nx-docker-expose-session-grpc-method: /").count(),
+            2,
+            "{head}"
+        );
+    }
+
+    async fn refused(reply: Reply) -> BuildError {
+        let engine = Engine::start(move |_| reply.clone());
+        upgrade(&endpoint(&engine), "/session", &[])
+            .await
+            .err()
+            .expect("must fail")
+    }
+
+    #[tokio::test]
+    async fn answers_other_than_101_carry_dockers_message() {
+        let e = refused(Reply::http(
+            "400 Bad Request",
+            "",
+            r#"{"message":"session x already exists"}"#,
+        ))
+        .await;
+        assert!(matches!(&e, BuildError::Refused(r) if r.code == 3), "{e:?}");
+        assert_eq!(
+            e.to_string(),
+            "POST /session was not upgraded: session x already exists"
+        );
+        let e = refused(Reply::http("404 Not Found", "", "404 page not found\n")).await;
+        assert!(matches!(&e, BuildError::Refused(r) if r.code == 12), "{e:?}");
+        assert!(
+            e.to_string().ends_with("HTTP 404 Not Found: 404 page not found"),
+            "{e}"
+        );
+        let e = refused(Reply::http("200 OK", "", "")).await;
+        assert!(e.to_string().ends_with("HTTP 200 OK"), "{e}");
+        // A message without end is not read to its end.
+        let endless = format!(
+            "HTTP/1.1 500 No\r\nContent-Length: 99999999\r\n\r\n{}",
+            "x".repeat(2 * MAX_ERROR_BODY)
+        );
+        let e = refused(Reply::Hold(endless.into_bytes())).await;
+        assert!(e.to_string().ends_with("HTTP 500 Internal Server Error"), "{e}");
+    }
+
+    #[tokio::test]
+    async fn what_is_no_http_is_a_failure_to_connect() {
+        for garbage in [
+            &b"\0\0\x12\x04\0\0\0\0\0"[..],
+            b"SSH-2.0-x\r\n",
+            b"",
+            b"HTTP/1.1 ",
+        ] {
+            let e = refused(Reply::Pieces(vec![garbage.to_vec()])).await;
+            assert!(
+                matches!(&e, BuildError::Connect(_)),
+                "{} {e:?}",
+                garbage.escape_ascii()
+            );
+            assert!(e.to_string().contains("POST /session"), "{e}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_has_a_deadline() {
+        let e = refused(Reply::Hold(Vec::new())).await;
+        assert!(
+            matches!(&e, BuildError::Timeout { after, .. } if *after == CONNECT_TIMEOUT),
+            "{e:?}"
+        );
+    }
 }

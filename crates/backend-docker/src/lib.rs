@@ -8,8 +8,14 @@
 //! |---|---|---|---|
 //! | `h2c` | HTTP/2 on the API socket (API ≥ 1.53) | through `Control/Session` | — |
 //! | `grpc` | `POST /grpc`, upgraded | `POST /session`, upgraded | — |
-//! | `build` | `POST /build`, records | `POST /session`, upgraded | several platforms, frontend attributes, typed error details |
+//! | `build` | `POST /build`, records | `POST /session`, upgraded | several platforms, frontend attributes, typed error details; from API 1.45 on a build without an image |
 //! | `tar` | `POST /build`, records | none: the context is uploaded whole, each time | what `build` cannot do, and registry credentials |
+//!
+//! On the route `tar` our side applies the ignore rules, and the upload is all that the daemon sees: a Dockerfile from
+//! outside the context lies in its root as `.dockerfile.bk`, where `COPY .` finds it, and so do a Dockerfile and a
+//! `.dockerignore` that the ignore rules leave out.
+//!
+//! Dropping a build closes its connections, which is enough: on every route engines then end the running step at once.
 //!
 //! No Dockerfile is parsed here and nothing is pulled beforehand, whatever the route.
 
@@ -21,6 +27,8 @@ mod endpoint;
 mod http1;
 pub mod limits;
 mod route;
+#[cfg(test)]
+mod testing;
 
 pub use backend::DockerBackend;
 pub use bollard;

@@ -169,3 +169,104 @@ fn has_buildkit(daemon: &Daemon) -> Result<(), String> {
         os => Err(format!("an engine for {os} has no BuildKit")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        backend::DockerBackend,
+        testing::{Engine, Reply},
+    };
+
+    async fn connect(engine: &Engine, route: DockerRoute) -> Result<DockerBackend, BuildError> {
+        DockerBackend::connect(&engine.address(), route, Arc::new(NoCredentials)).await
+    }
+
+    fn nothing(_: &str) -> Reply {
+        Reply::http("404 Not Found", "", r#"{"message":"page not found"}"#)
+    }
+
+    #[test]
+    fn names_are_read_back() {
+        for route in DockerRoute::ALL {
+            assert_eq!(route.to_string().parse(), Ok(route));
+        }
+        let e = "grp".parse::<DockerRoute>().expect_err("no route");
+        assert_eq!(
+            e.to_string(),
+            "`grp` is not a route; there are auto, h2c, grpc, build and tar"
+        );
+    }
+
+    #[tokio::test]
+    async fn auto_takes_the_first_that_works() {
+        let engine = Engine::of_version("20.10.24", "1.41", "linux", nothing);
+        assert_eq!(
+            connect(&engine, DockerRoute::Auto)
+                .await
+                .expect("connects")
+                .route(),
+            DockerRoute::Tar
+        );
+        let engine = Engine::of_version("20.10.24", "1.41", "linux", |line| {
+            if line.contains("/session ") {
+                Reply::Hold(Reply::switch(b""))
+            } else {
+                nothing(line)
+            }
+        });
+        let backend = connect(&engine, DockerRoute::Auto).await.expect("connects");
+        assert_eq!(backend.route(), DockerRoute::Build);
+        let info = bk_build::ImageBuilder::info(&backend);
+        assert_eq!(
+            info.to_string(),
+            format!("docker 20.10.24 (build) at {}", engine.address())
+        );
+    }
+
+    #[tokio::test]
+    async fn a_forced_route_that_cannot_work_says_why() {
+        let engine = Engine::of_version("20.10.24", "1.41", "linux", nothing);
+        for (route, part) in [
+            (DockerRoute::H2c, "it needs API 1.53; "),
+            (DockerRoute::Grpc, "POST /grpc was not upgraded: page not found"),
+            (
+                DockerRoute::Build,
+                "POST /session was not upgraded: page not found",
+            ),
+        ] {
+            let e = connect(&engine, route).await.expect_err("cannot work");
+            assert!(matches!(&e, BuildError::Refused(_)), "{e:?}");
+            let start = format!("route {route} does not work with Docker 20.10.24 (API 1.41): ");
+            assert!(
+                e.to_string().starts_with(&start) && e.to_string().contains(part),
+                "{e}"
+            );
+            assert!(e.hint().is_some_and(|h| h.contains("auto")), "{e:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_engine_without_buildkit_is_refused_with_every_reason() {
+        let engine = Engine::of_version("17.06", "1.30", "linux", nothing);
+        let text = connect(&engine, DockerRoute::Auto)
+            .await
+            .expect_err("too old")
+            .to_string();
+        for part in [
+            "Docker 17.06 (API 1.30)",
+            "\n  h2c: ",
+            "\n  grpc: ",
+            "\n  build: BuildKit needs API 1.39",
+            "\n  tar: ",
+        ] {
+            assert!(text.contains(part), "{part:?} in {text}");
+        }
+        let engine = Engine::of_version("24.0", "1.43", "windows", nothing);
+        let e = connect(&engine, DockerRoute::Tar).await.expect_err("windows");
+        assert!(
+            e.to_string().ends_with("an engine for windows has no BuildKit"),
+            "{e}"
+        );
+    }
+}

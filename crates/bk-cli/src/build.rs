@@ -25,18 +25,38 @@ use crate::{
 
 /// Runs the command and returns its exit code; everything there is to say was said.
 pub(crate) fn main(global: &Global, args: &BuildArgs) -> u8 {
-    let mode = match request::mode(args, &Process) {
-        Ok(mode) => mode,
-        Err(e) => return fail(&e.into(), true),
+    let (mode, request) = match prepare(args) {
+        Ok(prepared) => prepared,
+        Err(e) => return fail(&e, true),
     };
-    match run(global, args, mode) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(limits::WORKER_THREADS)
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            return fail(
+                &LocalFailure::new("bk", "cannot start its threads")
+                    .caused_by(e)
+                    .into(),
+                true,
+            );
+        }
+    };
+    let result = runtime.block_on(Box::pin(connect_and_build(global, request, mode)));
+    let code = match result.and_then(|outcome| keep(args, outcome)) {
         Ok(outcome) => match outcome.image_id {
             Some(id) if args.quiet => report::to_stdout(&format!("{id}\n")),
             _ => exit::SUCCESS,
         },
         // The plain display ends with the last output of a failed step; the others have not shown it as text.
         Err(e) => fail(&e, !matches!(mode, Mode::Auto | Mode::Plain)),
-    }
+    };
+    // Only now: until everything is said, signals must be heard. And not a plain drop, which would wait for ever for a
+    // thread that a stopped terminal or a dead disk blocks.
+    runtime.shutdown_timeout(limits::SHUTDOWN_GRACE);
+    code
 }
 
 fn fail(error: &BuildError, with_log: bool) -> u8 {
@@ -44,20 +64,18 @@ fn fail(error: &BuildError, with_log: bool) -> u8 {
     exit::of(error)
 }
 
-fn run(global: &Global, args: &BuildArgs, mode: Mode) -> Result<BuildOutcome, BuildError> {
+/// What is done before any daemon is asked.
+fn prepare(args: &BuildArgs) -> Result<(Mode, BuildRequest), BuildError> {
+    let mode = request::mode(args, &Process)?;
     let request = request::request(args, &Process)?;
     if let Some(file) = &args.iidfile {
         files::remove_stale(file)?;
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(limits::WORKER_THREADS)
-        .enable_all()
-        .build()
-        .map_err(|e| LocalFailure::new("/", "cannot start the threads of a build").caused_by(e))?;
-    let result = runtime.block_on(Box::pin(connect_and_build(global, request, mode)));
-    // Not a plain drop: that would wait for ever for a thread that a stopped terminal or a dead disk blocks.
-    runtime.shutdown_timeout(limits::SHUTDOWN_GRACE);
-    let outcome = result?;
+    Ok((mode, request))
+}
+
+/// Writes the files that were asked for.
+fn keep(args: &BuildArgs, outcome: BuildOutcome) -> Result<BuildOutcome, BuildError> {
     if let Some(file) = &args.iidfile {
         files::write_image_id(file, &outcome)?;
     }
@@ -73,7 +91,7 @@ async fn connect_and_build(
     mode: Mode,
 ) -> Result<BuildOutcome, BuildError> {
     let mut interrupt = Interrupt::listen()
-        .map_err(|e| BuildError::from(LocalFailure::new("/", "cannot listen for signals").caused_by(e)))?;
+        .map_err(|e| BuildError::from(LocalFailure::new("bk", "cannot listen for signals").caused_by(e)))?;
     let client = tokio::select! {
         biased;
         client = connect(global) => client?,

@@ -1,16 +1,17 @@
-//! Ctrl-C and SIGTERM: the first asks the build to stop, the second stops the program.
+//! Ctrl-C and SIGTERM: the first asks the build to stop, the second stops the program, and so does waiting too long.
 
 use std::io;
 
 use tokio::sync::watch;
 
-use crate::exit;
+use crate::{exit, limits};
 
 /// Tells when the user asked to stop.
 pub(crate) struct Interrupt(watch::Receiver<bool>);
 
 impl Interrupt {
-    /// Listens from now on. The second signal ends the process with [`exit::CANCELLED`], whatever it is doing.
+    /// Listens from now on, as long as the runtime lives. The second signal ends the process with [`exit::CANCELLED`],
+    /// whatever it is doing; so does [`limits::EXIT_GRACE`] after the first.
     ///
     /// # Errors
     /// The system does not allow to handle signals.
@@ -20,7 +21,8 @@ impl Interrupt {
         tokio::spawn(async move {
             signals.next().await;
             asked.send_replace(true);
-            signals.next().await;
+            // The only thing left to happen is the end of this process: a second signal just brings it about sooner.
+            drop(tokio::time::timeout(limits::EXIT_GRACE, signals.next()).await);
             std::process::exit(i32::from(exit::CANCELLED));
         });
         Ok(Self(receiver))

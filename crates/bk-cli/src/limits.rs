@@ -10,6 +10,10 @@ pub(crate) const STDIN_DOCKERFILE_BYTES: u64 = 16 * 1024 * 1024;
 /// short enough for a person who pressed Ctrl-C.
 pub(crate) const CANCEL_GRACE: Duration = Duration::from_secs(5);
 
+/// How long the whole program may take to end after it was asked to. More than [`CANCEL_GRACE`], so that a report can
+/// follow; it bounds the case that nobody reads that report.
+pub(crate) const EXIT_GRACE: Duration = Duration::from_secs(6);
+
 /// How long the runtime may take to end after everything is done: only a blocked terminal or disk could need it.
 pub(crate) const SHUTDOWN_GRACE: Duration = Duration::from_millis(500);
 

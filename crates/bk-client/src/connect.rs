@@ -50,7 +50,7 @@ impl FromStr for Backend {
 #[non_exhaustive]
 pub struct ConnectOptions {
     addr: Option<String>,
-    backend: Backend,
+    backend: Option<Backend>,
     #[cfg(feature = "docker")]
     docker_route: backend_docker::DockerRoute,
     environment: Environment,
@@ -68,7 +68,7 @@ impl ConnectOptions {
     pub fn new() -> Self {
         Self {
             addr: None,
-            backend: Backend::Auto,
+            backend: None,
             #[cfg(feature = "docker")]
             docker_route: backend_docker::DockerRoute::Auto,
             environment: Environment::from_process(),
@@ -87,7 +87,7 @@ impl ConnectOptions {
     /// Sets the kind of daemon; the default is `BK_BACKEND`, else whatever answers.
     #[must_use]
     pub fn backend(mut self, backend: Backend) -> Self {
-        self.backend = backend;
+        self.backend = Some(backend);
         self
     }
 
@@ -129,8 +129,9 @@ pub async fn connect() -> Result<Client, BuildError> {
 /// variable that makes no sense; [`BuildError::Timeout`] when the one endpoint that was named never answers.
 pub async fn connect_with(options: ConnectOptions) -> Result<Client, BuildError> {
     let backend = match (options.backend, &options.environment.bk_backend) {
-        (Backend::Auto, Some(text)) => text.parse()?,
-        (backend, _) => backend,
+        (Some(backend), _) => backend,
+        (None, Some(text)) => text.parse()?,
+        (None, None) => Backend::Auto,
     };
     let credentials =
         options

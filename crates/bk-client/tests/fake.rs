@@ -24,7 +24,9 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 /// Fails the test, instead of hanging it, when `work` does not end in time.
 async fn bounded<T>(what: &str, work: impl Future<Output = T>) -> T {
-    tokio::time::timeout(LIMIT, work).await.unwrap_or_else(|_| panic!("{what} did not end within {LIMIT:?}"))
+    tokio::time::timeout(LIMIT, work)
+        .await
+        .unwrap_or_else(|_| panic!("{what} did not end within {LIMIT:?}"))
 }
 
 fn fake(script: Script) -> FakeDaemon {
@@ -36,7 +38,9 @@ async fn client(address: &str) -> Client {
         .environment(Environment::empty())
         .addr(address)
         .backend(Backend::Buildkitd);
-    bounded("connecting", bk_client::connect_with(options)).await.expect("connect")
+    bounded("connecting", Box::pin(bk_client::connect_with(options)))
+        .await
+        .expect("connect")
 }
 
 /// A small context that copies everything.
@@ -52,7 +56,10 @@ fn small() -> Tree {
 /// A context whose build runs until it is cancelled.
 fn endless() -> Tree {
     TreeBuilder::new()
-        .file("Dockerfile", "FROM scratch\nCOPY sh /bin/sh\nRUN echo begun && sleep 100000\n")
+        .file(
+            "Dockerfile",
+            "FROM scratch\nCOPY sh /bin/sh\nRUN echo begun && sleep 100000\n",
+        )
         .file("sh", "shell\n")
         .build()
         .expect("fixture")
@@ -60,7 +67,11 @@ fn endless() -> Tree {
 
 /// Builds `tree` under `tag` on a task of its own, so that it can be dropped from outside.
 fn spawn_build(client: &Client, tree: &Arc<Tree>, tag: &str) -> tokio::task::JoinHandle<Result<(), String>> {
-    let (client, tree, request) = (client.clone(), Arc::clone(tree), BuildRequest::new(tree.path()).tag(tag));
+    let (client, tree, request) = (
+        client.clone(),
+        Arc::clone(tree),
+        BuildRequest::new(tree.path()).tag(tag),
+    );
     tokio::spawn(async move {
         let result = client.build(request, EventSink::discard()).await;
         drop(tree);

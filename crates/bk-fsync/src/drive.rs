@@ -362,8 +362,11 @@ fn list(tree: &dyn Tree, options: &SendOptions, out: &mpsc::Sender<Listing>, sto
 }
 
 /// Tells the peer why the transfer failed, unless it goes away first. Its packets are still taken.
-async fn tell<S, E>(inbound: &mut S, outbound: &mpsc::Sender<Packet>, err: &SendError)
-where
+pub(crate) async fn tell<S, E>(
+    inbound: &mut S,
+    outbound: &mpsc::Sender<Packet>,
+    err: &(dyn Error + Send + Sync),
+) where
     S: Stream<Item = Result<Packet, E>> + Send + Unpin,
 {
     let mut text = err.to_string();
@@ -382,6 +385,6 @@ where
     }
 }
 
-async fn next<S: Stream + Unpin>(stream: &mut S) -> Option<S::Item> {
+pub(crate) async fn next<S: Stream + Unpin>(stream: &mut S) -> Option<S::Item> {
     poll_fn(|cx| std::pin::Pin::new(&mut *stream).poll_next(cx)).await
 }

@@ -11,6 +11,8 @@
 //! | [`walk`], [`hardlink`], [`policy`], [`wire`] | from a tree to the entries of the wire |
 //! | [`order`], [`send`](mod@send) | the protocol, as machines without I/O |
 //! | [`read`], [`drive`] | reading files whole, and the future that drives a transfer |
+//! | [`receive`](mod@receive), [`diff`] | the protocol of an export to a directory, and what differs from what is there |
+//! | [`write`](mod@write), [`drive_receive`] | a directory that nothing gets out of, and the future that drives an export |
 //! | [`tar`] | the same entries as a tar stream, for a daemon without a session |
 //! | [`options`], [`report`], [`limits`] | what a transfer is told, what it tells, and the numbers it goes by |
 //!
@@ -19,7 +21,10 @@
 
 #![forbid(unsafe_code)]
 
+pub mod diff;
 pub mod drive;
+#[cfg(unix)]
+pub mod drive_receive;
 pub mod entry;
 pub mod filter;
 pub mod follow;
@@ -31,21 +36,29 @@ pub mod path;
 pub mod pattern;
 pub mod policy;
 pub mod read;
+pub mod receive;
 pub mod report;
 pub mod send;
 pub mod tar;
 pub mod tree;
 pub mod walk;
 pub mod wire;
+#[cfg(unix)]
+pub mod write;
 
 pub use drive::{SendError, send};
+#[cfg(unix)]
+pub use drive_receive::{ReceiveError, receive};
 pub use filter::FilterOptions;
 pub use options::SendOptions;
 pub use policy::{
     ChangePolicy, ContentOptions, DirHashCache, FilePolicies, HashCache, ModePolicy, OwnerMap, OwnerPolicy,
     SyncPolicy, Utf8Policy,
 };
+pub use receive::{ReceiveObserver, ReceiveOptions, ReceiveReport};
 pub use report::{SendObserver, SendReport, Warning};
 #[cfg(unix)]
 pub use tree::DirTree;
 pub use tree::{FilesTree, MemoryTree, Tree};
+#[cfg(unix)]
+pub use write::Destination;

@@ -84,3 +84,44 @@ pub const HASH_SHARDS: usize = 64;
 
 /// Hashes in one of these files; at 48 bytes each all files together have 25 MiB, for half a million files.
 pub const HASH_SHARD_RECORDS: usize = 8192;
+
+/// Entries of a listing that are received at most, so that a sender which never ends it cannot take all memory.
+pub const LISTING_MAX: u32 = 1 << 24;
+
+/// Bytes that the names of a received listing may have in total.
+pub const LISTING_NAMES_MAX: u32 = 1 << 30;
+
+/// Bytes that one received path or link target may have. No system takes as much; deep trees stay well below.
+pub const RECEIVED_PATH_MAX: usize = 64 * 1024;
+
+/// Bytes of the peer's error text that are kept.
+pub const PEER_TEXT_MAX: usize = 16 * 1024;
+
+/// Files that are asked for and not complete, at most. The daemon has room for 128 requests and serves 4 at a time;
+/// this keeps it busy, and few files open here.
+pub const REQUESTS_IN_FLIGHT: usize = 64;
+
+/// Announced bytes of the files that are asked for while the listing still runs. All of them fit into
+/// [`DATA_AHEAD`], so that the entries behind them are always read at once.
+pub const BYTES_IN_FLIGHT: u64 = 8 * 1024 * 1024;
+
+/// Bytes of received content that wait for the disk, at most; then nothing more is read from the wire. The excess
+/// over [`BYTES_IN_FLIGHT`] is room for what the packets themselves take.
+pub const DATA_AHEAD: usize = 12 * 1024 * 1024;
+
+/// Bytes of received entries that wait for the disk, at most. Comparing an entry with the disk is faster than
+/// receiving it, so this is reached only when the disk hangs.
+pub const ENTRIES_AHEAD: usize = 64 * 1024 * 1024;
+
+/// Bytes that a received packet takes in memory beside its content, roughly.
+pub const PACKET_OVERHEAD: usize = 128;
+
+/// Received packets that the task which writes takes at a time, so that it is woken less often.
+pub const JOBS_PER_TURN: usize = 64;
+
+/// Bytes of a block that becomes a hole if it is all zeros: the block size of most file systems.
+pub const HOLE_BLOCK: usize = 4096;
+
+/// Tries to find a free name for a temporary file. Names are random, so that one is enough unless somebody
+/// interferes.
+pub const TEMP_NAME_TRIES: usize = 16;

@@ -25,10 +25,16 @@ pub(crate) fn solve_failure(status: &Status, fold: &StatusFold, address: &str, f
     )
 }
 
+/// What a generated client says when its connection had ended before the call.
+pub(crate) const NOT_READY: &str = "Service was not ready";
+
 /// A failure that came from the connection, not from the daemon.
 pub(crate) fn transport_failure(status: &Status, address: &str) -> Option<BuildError> {
-    let source = std::error::Error::source(status)?;
-    let text = chain(source);
+    let text = match std::error::Error::source(status) {
+        Some(source) => chain(source),
+        None if status.message().starts_with(NOT_READY) => "the connection had ended before".to_owned(),
+        None => return None,
+    };
     Some(SessionLost::new(address, text).into())
 }
 

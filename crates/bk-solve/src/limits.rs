@@ -23,6 +23,10 @@ pub const MAX_SEND_BUFFER: usize = 1024 * 1024;
 /// How long connecting may take, and then again the first answer. Builds themselves have no deadline.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a failed Solve waits to learn whether the session ended by itself: both news travel on the same machine's
+/// sockets and arrive within a few milliseconds of each other.
+pub const SESSION_END_GRACE: Duration = Duration::from_millis(100);
+
 /// How long Status may stay silent after Solve has returned; upstream's number since BuildKit 0.27. Re-armed by every
 /// message.
 pub const STATUS_INACTIVITY: Duration = Duration::from_secs(5);

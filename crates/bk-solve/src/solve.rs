@@ -11,7 +11,7 @@ use std::{
 
 use bk_build::{
     BuildError, BuildEvent, BuildOutcome, BuildRequest, BuilderInfo, ConnectError, CredentialProvider,
-    EventSink, Output,
+    EventSink, Output, SessionLost,
 };
 use bk_proto::{
     control::{ListWorkersRequest, SolveResponse, StatusRequest, control_client::ControlClient},
@@ -29,7 +29,9 @@ use crate::{
     classify,
     dial::Dialer,
     fold::StatusFold,
-    limits::{CLOSE_GRACE, CONNECT_TIMEOUT, MAX_MESSAGE, STATUS_INACTIVITY, STATUS_NEVER_SEEN},
+    limits::{
+        CLOSE_GRACE, CONNECT_TIMEOUT, MAX_MESSAGE, SESSION_END_GRACE, STATUS_INACTIVITY, STATUS_NEVER_SEEN,
+    },
     lower::{ImageExporter, lower},
 };
 
@@ -137,12 +139,17 @@ async fn run(
     let (solved, when_solved) = watch::channel(false);
     let solving = async {
         let result = client(&channel).solve(solve).await;
+        // A session that ends by itself and the failure of what needed it arrive in either order.
+        let lost = match &result {
+            Ok(_) => None,
+            Err(_) => timeout(SESSION_END_GRACE, session.ended()).await.ok(),
+        };
         // The daemon needs the session no longer, whatever the result.
         let report = session.close(CLOSE_GRACE).await;
         solved.send_replace(true);
-        (result, report)
+        (result, lost, report)
     };
-    let ((result, report), ()) = tokio::join!(
+    let ((result, lost, report), ()) = tokio::join!(
         solving,
         follow_status(&channel, build_ref, &mut fold, events, when_solved)
     );
@@ -159,7 +166,16 @@ async fn run(
         }
         Err(status) => {
             let name = filename.as_deref().unwrap_or("Dockerfile");
-            Err(failures.explain(classify::solve_failure(&status, &fold, &address, name)))
+            let error = failures.explain(classify::solve_failure(&status, &fold, &address, name));
+            Err(match (error, lost) {
+                // The daemon's own words tell at best that something was cancelled or unavailable.
+                (BuildError::Refused(refusal), Some(reason)) => {
+                    SessionLost::new(&address, reason.to_string())
+                        .caused_by(refusal)
+                        .into()
+                }
+                (error, _) => error,
+            })
         }
     }
 }
@@ -205,7 +221,7 @@ pub async fn probe(dialer: &dyn Dialer) -> Result<DaemonFacts, BuildError> {
         client(&channel)
             .list_workers(ListWorkersRequest::default())
             .await
-            .map_err(|status| not_buildkit(&address, &status).into())
+            .map_err(|status| not_buildkit(&address, &status, channel.end_reason().as_deref()).into())
     };
     let workers = deadline(&format!("an answer from {address}"), asking)
         .await?
@@ -233,9 +249,13 @@ pub async fn probe(dialer: &dyn Dialer) -> Result<DaemonFacts, BuildError> {
     Ok(facts)
 }
 
-fn not_buildkit(address: &str, status: &Status) -> ConnectError {
-    let reason = match std::error::Error::source(status) {
-        Some(source) => format!("this is not a BuildKit endpoint: {}", chain(source)),
+fn not_buildkit(address: &str, status: &Status, ended: Option<&str>) -> ConnectError {
+    let source = std::error::Error::source(status).map(chain);
+    let reason = match source.or_else(|| ended.map(str::to_owned)) {
+        Some(reason) => format!("this is not a BuildKit endpoint: {reason}"),
+        None if status.message().starts_with(classify::NOT_READY) => {
+            "this is not a BuildKit endpoint: it closed the connection".to_owned()
+        }
         None if status.code() == Code::Unimplemented => {
             "something answers there, but it is neither BuildKit nor Docker".to_owned()
         }

@@ -156,8 +156,8 @@ pub trait Harness: Send + Sync {
     /// The file system of an image below `dir`.
     async fn tree(&self, image: &str, dir: &str) -> Result<Snapshot, BoxError>;
 
-    /// Forgets an image; with `all`, what the daemon keeps of its build too.
-    async fn forget(&self, image: &str, all: bool) -> Result<(), BoxError>;
+    /// Forgets an image.
+    async fn forget(&self, image: &str) -> Result<(), BoxError>;
 
     /// A statically linked shell (busybox) to put into images.
     fn shell(&self) -> PathBuf;
@@ -276,20 +276,9 @@ impl Bench<'_> {
 
     /// Compares what the image holds below `dir`, then forgets the image.
     async fn expect(&self, built: &Built, dir: &str, expected: &Snapshot) -> Result<(), BoxError> {
-        self.expect_with(built, dir, expected, self.rules(), false).await
-    }
-
-    async fn expect_with(
-        &self,
-        built: &Built,
-        dir: &str,
-        expected: &Snapshot,
-        rules: Rules,
-        free: bool,
-    ) -> Result<(), BoxError> {
         let got = self.harness.tree(&built.tag, dir).await?;
-        self.harness.forget(&built.tag, free).await?;
-        Ok(compare(expected, &got, rules)?)
+        self.harness.forget(&built.tag).await?;
+        Ok(compare(expected, &got, self.rules())?)
     }
 }
 

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use bk_build::{BuildEvent, EventSink, LogStream, VertexId, Warning, WarningKind};
+use bk_build::{BuildEvent, EventSink, LogStream, TransferReport, VertexId, Warning, WarningKind};
 
 use crate::fake::locked;
 
@@ -52,10 +52,11 @@ impl Recorder {
         }
         let mut bytes = Vec::new();
         for event in &events {
-            if let BuildEvent::Log(chunk) = event {
-                if chunk.stream == stream && vertices.contains(&chunk.vertex) {
-                    bytes.extend_from_slice(&chunk.data);
-                }
+            if let BuildEvent::Log(chunk) = event
+                && chunk.stream == stream
+                && vertices.contains(&chunk.vertex)
+            {
+                bytes.extend_from_slice(&chunk.data);
             }
         }
         String::from_utf8_lossy(&bytes).into_owned()
@@ -77,6 +78,20 @@ impl Recorder {
             _ => None,
         };
         self.warnings().into_iter().filter_map(path).collect()
+    }
+
+    /// What all finished transfers of the source `source` sent, added up.
+    pub fn transferred(&self, source: &str) -> TransferReport {
+        let mut sum = TransferReport::default();
+        for event in self.events() {
+            if let BuildEvent::Transfer(transfer) = event
+                && transfer.done
+                && transfer.source == source
+            {
+                sum.add(&transfer.report);
+            }
+        }
+        sum
     }
 
     /// Names of all steps that completed or came from the cache.

@@ -10,12 +10,15 @@
 
 mod connection;
 mod control;
+mod details;
 mod dockerfile;
 mod frontend;
+mod image;
 mod job;
 mod receive;
 mod script;
 mod session;
+mod steps;
 
 use std::{
     collections::{BTreeMap, HashMap},

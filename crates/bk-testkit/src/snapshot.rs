@@ -192,9 +192,12 @@ impl Snapshot {
         Ok(())
     }
 
-    /// What lies below `dir`, with paths relative to it.
+    /// What lies below `dir`, with paths relative to it; everything for an empty `dir`.
     #[must_use]
     pub fn below(&self, dir: &str) -> Self {
+        if dir.trim_matches('/').is_empty() {
+            return self.clone();
+        }
         let prefix = [dir.trim_matches('/').as_bytes(), b"/"].concat();
         let strip = |path: &Vec<u8>| path.strip_prefix(&prefix[..]).map(<[u8]>::to_vec);
         let entries = self

@@ -7,6 +7,8 @@ mod answer;
 mod plan;
 mod query;
 mod records;
+#[cfg(test)]
+mod tests;
 mod upload;
 
 use bk_build::{BuildError, BuildEvent, BuildOutcome, BuildRequest, EventSink, ImageBuilder, TransferReport};
@@ -48,7 +50,7 @@ async fn session_build(
     events: &EventSink,
 ) -> Result<BuildOutcome, BuildError> {
     request.validate()?;
-    query::check(&request, "build")?;
+    query::check(&request, "build", backend.daemon.api)?;
     let sources = Sources::of(&request).await?;
     let filename = sources.dockerfile_name().map(str::to_owned);
     let credentials = request
@@ -101,19 +103,20 @@ async fn upload_build(
     events: &EventSink,
 ) -> Result<BuildOutcome, BuildError> {
     request.validate()?;
-    query::check(&request, "tar")?;
+    query::check(&request, "tar", backend.daemon.api)?;
     let sources = Sources::of(&request).await?;
     let dockerfile = request.dockerfile.clone();
+    // Messages name the file as the user knows it, wherever it stands in the upload.
+    let shown = sources.dockerfile_name().unwrap_or(DEFAULT_DOCKERFILE).to_owned();
     let plan = tokio::task::spawn_blocking(move || Plan::make(&sources, &dockerfile))
         .await
         .unwrap_or_else(|e| Err(BuildError::Misuse(format!("the runtime was shut down: {e}"))))?;
-    let filename = plan.dockerfile.clone();
     let path = query::path(
         &request,
         backend.daemon.used_api,
         build_id,
         Source::Body,
-        Some(&filename),
+        Some(&plan.dockerfile),
     );
 
     let (sender, mut beside) = mpsc::channel(UPLOAD_EVENTS);
@@ -121,7 +124,7 @@ async fn upload_build(
     let address = backend.endpoint.to_string();
     let follow = Follow {
         address: &address,
-        filename: &filename,
+        filename: &shown,
         events,
     };
     let headers = [("content-type", "application/x-tar")];
@@ -147,10 +150,12 @@ async fn ask(
     let response = follow
         .beside(beside, connection.send(Method::POST, path, headers, body))
         .await;
-    match response {
+    let result = match response {
         Ok(response) => follow.run(response, beside).await,
         Err(e) => Err(lost(follow.address, e)),
-    }
+    };
+    connection.close(CLOSE_GRACE).await;
+    result
 }
 
 /// What a build by this route yields.

@@ -8,6 +8,10 @@ use url::form_urlencoded::Serializer;
 
 use crate::daemon::ApiVersion;
 
+/// From this API version on (Docker 26) engines turn a build without an image into an export of the type "", and fail
+/// with `exporter "" could not be found` once everything was built.
+const NO_CACHE_ONLY: ApiVersion = ApiVersion::new(1, 45);
+
 /// Where the context comes from.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Source<'a> {
@@ -21,7 +25,7 @@ pub(crate) enum Source<'a> {
 ///
 /// # Errors
 /// An [`InputError`] that names the field and the route.
-pub(crate) fn check(request: &BuildRequest, route: &str) -> Result<(), InputError> {
+pub(crate) fn check(request: &BuildRequest, route: &str, daemon: ApiVersion) -> Result<(), InputError> {
     const ELSEWHERE: &str = "the routes grpc and h2c can";
     if let Some(key) = request.frontend_attrs.keys().next() {
         let text = format!("`{key}` cannot be set on the Docker route {route}; {ELSEWHERE}");
@@ -29,8 +33,14 @@ pub(crate) fn check(request: &BuildRequest, route: &str) -> Result<(), InputErro
     }
     if request.platforms.len() > 1 {
         let text =
-            format!("the Docker route {route} builds for one platform at a time; {ELSEWHERE} take several");
+            format!("the Docker route {route} builds for one platform at a time; {ELSEWHERE} do several");
         return Err(InputError::new("--platform", text, ""));
+    }
+    if request.output == Output::CacheOnly && daemon >= NO_CACHE_ONLY {
+        let text = format!(
+            "the Docker route {route} cannot leave the image out on engines from API {NO_CACHE_ONLY} on; {ELSEWHERE}"
+        );
+        return Err(InputError::new("output", text, ""));
     }
     Ok(())
 }
@@ -130,15 +140,23 @@ mod tests {
 
     #[test]
     fn what_the_route_cannot_say_is_refused() {
-        assert!(check(&BuildRequest::new(".").platform("linux/amd64"), "build").is_ok());
+        assert!(check(&BuildRequest::new(".").platform("linux/amd64"), "build", API).is_ok());
         let two = BuildRequest::new(".")
             .platform("linux/amd64")
             .platform("linux/arm64");
-        let e = check(&two, "build").expect_err("two platforms");
+        let e = check(&two, "build", API).expect_err("two platforms");
         assert!(e.what == "--platform" && e.message.contains("route build"), "{e}");
-        let e = check(&BuildRequest::new(".").frontend_attr("hostname", "h"), "tar").expect_err("attribute");
+        let e =
+            check(&BuildRequest::new(".").frontend_attr("hostname", "h"), "tar", API).expect_err("attribute");
         assert!(
             e.message.contains("`hostname`") && e.message.contains("route tar"),
+            "{e}"
+        );
+        let cache = BuildRequest::new(".").output(Output::CacheOnly);
+        assert!(check(&cache, "build", ApiVersion::new(1, 44)).is_ok());
+        let e = check(&cache, "build", ApiVersion::new(1, 45)).expect_err("no cache only");
+        assert!(
+            e.message.contains("route build") && e.message.contains("API 1.45"),
             "{e}"
         );
     }

@@ -5,7 +5,7 @@ use std::{
     io::{BufRead, BufReader, Read},
     path::Path,
     process::{Child, Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bk_testkit::fake::{FakeDaemon, Fault, Script};
@@ -239,7 +239,33 @@ fn signals_cancel_the_build_on_the_daemon() {
         let ran = ran(child.wait_with_output().expect("an end"));
         assert_eq!((ran.code, &*ran.out), (Some(130), ""), "{rest}");
         assert!(rest.ends_with("ERROR: the build was cancelled\n"), "{rest}");
-        assert_eq!(runtime.block_on(daemon.wait_builds(0, LIMIT)), Ok(()));
         assert_eq!(runtime.block_on(daemon.wait_idle(0, LIMIT)), Ok(()));
     }
+}
+
+#[test]
+fn a_second_interrupt_ends_a_program_that_nobody_listens_to() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    // Far more than a pipe and a reader's buffer hold: the display gets stuck, as in a pager that waits.
+    let much = format!("ARG MUCH={}\n", "x".repeat(40_000));
+    let dockerfile = format!(
+        "FROM scratch\nCOPY sh /bin/sh\n{much}RUN echo begun && {}sleep 100000\n",
+        "echo $MUCH && ".repeat(10)
+    );
+    let (daemon, dir) = (fake(Script::healthy()), context(&dockerfile));
+    let (mut child, _unread) = begin(&daemon, dir.path());
+    send(&child, Signal::SIGINT);
+    // The first was heard: the build is gone, although the display still is stuck.
+    assert_eq!(runtime.block_on(daemon.wait_idle(0, LIMIT)), Ok(()));
+    let asked = Instant::now();
+    send(&child, Signal::SIGINT);
+    assert_eq!(child.wait().expect("an end").code(), Some(130));
+    assert!(
+        asked.elapsed() < Duration::from_secs(4),
+        "it waited for its display: {:?}",
+        asked.elapsed()
+    );
 }

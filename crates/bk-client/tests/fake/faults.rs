@@ -16,7 +16,9 @@ async fn build(script: Script) -> (Result<(), BuildError>, Recorder) {
     let tree = small();
     let recorder = Recorder::new();
     let request = BuildRequest::new(tree.path()).tag("fault:1");
-    let result = bounded("the build", client.build(request, recorder.sink())).await.map(drop);
+    let result = bounded("the build", client.build(request, recorder.sink()))
+        .await
+        .map(drop);
     recorder.check(result.is_ok()).expect("events");
     daemon.wait_idle(1, LIMIT).await.expect("idle daemon");
     (result, recorder)
@@ -25,7 +27,9 @@ async fn build(script: Script) -> (Result<(), BuildError>, Recorder) {
 async fn fails(fault: Fault) -> BuildError {
     let text = format!("{fault:?}");
     let (result, _) = build(Script::healthy().fault(fault)).await;
-    let error = result.err().unwrap_or_else(|| panic!("{text}: the build succeeded"));
+    let error = result
+        .err()
+        .unwrap_or_else(|| panic!("{text}: the build succeeded"));
     assert!(!chain(&error).is_empty());
     error
 }
@@ -40,32 +44,57 @@ async fn harmless(fault: Fault) -> Recorder {
 }
 
 fn status(code: i32, message: &str, details: &[(&str, &str)]) -> Fault {
-    let details = details.iter().map(|(kind, json)| ((*kind).to_owned(), (*json).to_owned())).collect();
-    Fault::FailSolve { code, message: message.to_owned(), details }
+    let details = details
+        .iter()
+        .map(|(kind, json)| ((*kind).to_owned(), (*json).to_owned()))
+        .collect();
+    Fault::FailSolve {
+        code,
+        message: message.to_owned(),
+        details,
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refusal_keeps_its_code_and_text() {
     for (code, retry) in [(2, false), (3, false), (8, true), (13, false), (14, true)] {
         let error = fails(status(code, "we are \u{fc}ber full: 100%", &[])).await;
-        let BuildError::Refused(refusal) = &error else { panic!("{error:?}") };
+        let BuildError::Refused(refusal) = &error else {
+            panic!("{error:?}")
+        };
         assert_eq!(refusal.code, code);
-        assert!(refusal.message.contains("we are \u{fc}ber full: 100%"), "{}", refusal.message);
+        assert!(
+            refusal.message.contains("we are \u{fc}ber full: 100%"),
+            "{}",
+            refusal.message
+        );
         assert_eq!(error.is_retryable(), retry, "code {code}");
         assert_eq!(error.fault(), Blame::Daemon);
     }
-    assert!(matches!(fails(status(1, "context canceled", &[])).await, BuildError::Cancelled));
+    assert!(matches!(
+        fails(status(1, "context canceled", &[])).await,
+        BuildError::Cancelled
+    ));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn details_of_any_quality_never_hide_the_message() {
     let odd: [&[(&str, &str)]; 6] = [
         &[("errdefs.Source+json", "{")],
-        &[("errdefs.Source+json", r#"{"info":{"filename":"D","data":"%%%"},"ranges":[{"start":{"line":99}}]}"#)],
+        &[(
+            "errdefs.Source+json",
+            r#"{"info":{"filename":"D","data":"%%%"},"ranges":[{"start":{"line":99}}]}"#,
+        )],
         &[("gatewayapi.ExitMessage+json", r#"{"Code":"many"}"#)],
         &[("errdefs.Vertex+json", "null"), ("x/unknown.Thing", "\u{0}\u{1}")],
-        &[("errdefs.Solve+json", r#"{"inputIDs":["1"],"file":{"index":"3"},"op":7}"#)],
-        &[("stack.Stack+json", r#"{"frames":[{"Name":"f","File":"g","Line":1}]}"#)],
+        &[(
+            "errdefs.Solve+json",
+            r#"{"inputIDs":["1"],"file":{"index":"3"},"op":7}"#,
+        )],
+        &[(
+            "stack.Stack+json",
+            r#"{"frames":[{"Name":"f","File":"g","Line":1}]}"#,
+        )],
     ];
     for details in odd {
         let error = fails(status(2, "what happened", details)).await;
@@ -87,9 +116,17 @@ async fn big_details_are_taken() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_connection_is_a_lost_session() {
-    for moment in [Moment::SessionAttached, Moment::FirstEntry, Moment::FirstData, Moment::BeforeExport] {
+    for moment in [
+        Moment::SessionAttached,
+        Moment::FirstEntry,
+        Moment::FirstData,
+        Moment::BeforeExport,
+    ] {
         let error = fails(Fault::CutConnection(moment)).await;
-        assert!(matches!(error, BuildError::SessionLost(_)), "{moment:?}: {error:?}");
+        assert!(
+            matches!(error, BuildError::SessionLost(_)),
+            "{moment:?}: {error:?}"
+        );
         assert!(error.is_retryable());
     }
 }
@@ -98,28 +135,47 @@ async fn a_lost_connection_is_a_lost_session() {
 async fn a_lost_session_fails_the_build() {
     for moment in [Moment::SessionAttached, Moment::FirstEntry, Moment::FirstData] {
         let error = fails(Fault::CutSession(moment)).await;
-        assert!(matches!(error, BuildError::SessionLost(_)), "{moment:?}: {error:?}");
+        assert!(
+            matches!(error, BuildError::SessionLost(_)),
+            "{moment:?}: {error:?}"
+        );
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bad_requests_for_files_are_the_daemons_fault() {
-    for fault in [Fault::RequestTwice, Fault::RequestUnknown, Fault::RequestFlood(100_000)] {
+    for fault in [
+        Fault::RequestTwice,
+        Fault::RequestUnknown,
+        Fault::RequestFlood(100_000),
+    ] {
         let text = format!("{fault:?}");
         let error = fails(fault).await;
-        assert!(matches!(error, BuildError::Refused(_) | BuildError::Protocol(_)), "{text}: {error:?}");
+        assert!(
+            matches!(error, BuildError::Refused(_) | BuildError::Protocol(_)),
+            "{text}: {error:?}"
+        );
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_receiver_that_gives_up_is_quoted() {
     let error = fails(Fault::ReceiverError("disk of the daemon is full".to_owned())).await;
-    assert!(chain(&error).contains("disk of the daemon is full"), "{}", chain(&error));
+    assert!(
+        chain(&error).contains("disk of the daemon is full"),
+        "{}",
+        chain(&error)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn progress_that_is_missing_or_late_does_not_stop_a_build() {
-    for fault in [Fault::SilentStatus, Fault::StatusEndsEarly, Fault::StatusNeverEnds, Fault::NoStatus] {
+    for fault in [
+        Fault::SilentStatus,
+        Fault::StatusEndsEarly,
+        Fault::StatusNeverEnds,
+        Fault::NoStatus,
+    ] {
         harmless(fault).await;
     }
 }
@@ -138,7 +194,10 @@ async fn odd_progress_is_passed_on_without_harm() {
         let tree = small();
         let recorder = Recorder::new();
         let request = BuildRequest::new(tree.path()).tag("odd:1");
-        (bounded("the build", client.build(request, recorder.sink())).await, recorder)
+        (
+            bounded("the build", client.build(request, recorder.sink())).await,
+            recorder,
+        )
     };
     result.expect("build");
     assert!(recorder.events().len() > 4);
@@ -148,10 +207,15 @@ async fn odd_progress_is_passed_on_without_harm() {
 async fn warnings_arrive_with_their_place() {
     let recorder = harmless(Fault::Warn("FromAsCasing: careful".to_owned())).await;
     let warnings = recorder.warnings();
-    let [warning] = &warnings[..] else { panic!("{warnings:?}") };
+    let [warning] = &warnings[..] else {
+        panic!("{warnings:?}")
+    };
     assert_eq!(warning.short, "FromAsCasing: careful");
     let source = warning.source.as_ref().expect("place");
-    assert_eq!((source.filename.as_str(), source.first_line()), ("Dockerfile", Some(1)));
+    assert_eq!(
+        (source.filename.as_str(), source.first_line()),
+        ("Dockerfile", Some(1))
+    );
     assert_eq!(&source.data[..], b"FROM scratch\nCOPY . /out/\n");
 }
 

@@ -20,7 +20,9 @@ async fn tasks_at_most(tasks: usize) {
 }
 
 fn open_files() -> usize {
-    std::fs::read_dir("/proc/self/fd").map(Iterator::count).unwrap_or(0)
+    std::fs::read_dir("/proc/self/fd")
+        .map(Iterator::count)
+        .unwrap_or(0)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -41,11 +43,20 @@ async fn a_dropped_build_ends_on_the_daemon_and_leaves_no_task() {
         ended = build => panic!("the endless build ended: {ended:?}"),
         () = bounded("the step's output", begun.notified()) => {}
     }
-    daemon.wait_idle(1, LIMIT).await.expect("no build and no session on the daemon");
+    daemon
+        .wait_idle(1, LIMIT)
+        .await
+        .expect("no build and no session on the daemon");
     tasks_at_most(before).await;
     // The same client still builds.
     let tree = small();
-    client.build(BuildRequest::new(tree.path()).tag("after:1"), EventSink::discard()).await.expect("build");
+    client
+        .build(
+            BuildRequest::new(tree.path()).tag("after:1"),
+            EventSink::discard(),
+        )
+        .await
+        .expect("build");
     assert!(daemon.image("after:1").is_some());
 }
 
@@ -54,13 +65,20 @@ async fn a_build_can_be_dropped_at_any_moment() {
     for fault in [Fault::SilentSolve, Fault::NeverReads, Fault::SilentStatus] {
         let daemon = fake(Script::healthy().fault(fault.clone()));
         let client = client(&daemon.address()).await;
-        let tree = Arc::new(if fault == Fault::SilentStatus { endless() } else { small() });
+        let tree = Arc::new(if fault == Fault::SilentStatus {
+            endless()
+        } else {
+            small()
+        });
         let before = Handle::current().metrics().num_alive_tasks();
         let build = spawn_build(&client, &tree, "dropped:1");
         daemon.wait_builds(1, LIMIT).await.expect("a build");
         build.abort();
         assert!(build.await.expect_err("aborted").is_cancelled(), "{fault:?}");
-        daemon.wait_idle(1, LIMIT).await.unwrap_or_else(|e| panic!("{fault:?}: {e}"));
+        daemon
+            .wait_idle(1, LIMIT)
+            .await
+            .unwrap_or_else(|e| panic!("{fault:?}: {e}"));
         tasks_at_most(before).await;
     }
 }
@@ -73,7 +91,10 @@ async fn a_daemon_that_dies_fails_the_build_at_once() {
     let build = spawn_build(&client, &Arc::new(endless()), "dies:1");
     daemon.wait_builds(1, LIMIT).await.expect("a build");
     daemon.cut();
-    let error = bounded("the build", build).await.expect("task").expect_err("no daemon");
+    let error = bounded("the build", build)
+        .await
+        .expect("task")
+        .expect_err("no daemon");
     assert!(error.starts_with("lost the daemon at unix://"), "{error}");
     tasks_at_most(before).await;
     // It is back: the next build connects anew.
@@ -89,7 +110,11 @@ async fn ten_builds_at_once_through_one_client_and_through_ten() {
     let mut builds = Vec::new();
     for n in 0..10 {
         builds.push(spawn_build(&one, &Arc::new(small()), &format!("one:{n}")));
-        builds.push(spawn_build(&client(&daemon.address()).await, &Arc::new(small()), &format!("ten:{n}")));
+        builds.push(spawn_build(
+            &client(&daemon.address()).await,
+            &Arc::new(small()),
+            &format!("ten:{n}"),
+        ));
     }
     for build in builds {
         bounded("a build", build).await.expect("task").expect("build");
@@ -120,5 +145,9 @@ async fn many_builds_leave_files_and_tasks_flat() {
     daemon.wait_idle(1, LIMIT).await.expect("idle");
     tasks_at_most(tasks).await;
     // Other tests of this binary run in the same process and open files of their own.
-    assert!(open_files() < files + 80, "{} files are open, {files} were before", open_files());
+    assert!(
+        open_files() < files + 80,
+        "{} files are open, {files} were before",
+        open_files()
+    );
 }

@@ -229,3 +229,155 @@ impl<W: Write> TarWriter<W> {
         self.out.write_all(bytes).map_err(TarError::Write)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::filter::FilterOptions;
+    use crate::limits::DATA_CHUNK;
+    use crate::report::Unobserved;
+    use crate::tree::MemoryTree;
+
+    fn tree() -> MemoryTree {
+        let mut tree = MemoryTree::new();
+        tree.add_file("b", 0o600, "hello").unwrap();
+        tree.add_file("d/x", 0o644, vec![b'x'; BLOCK]).unwrap();
+        tree.add_symlink("a", "/nowhere").unwrap();
+        tree.add_file("first", 0o644, "linked").unwrap();
+        tree.add_file("second", 0o644, "linked").unwrap();
+        for name in ["first", "second"] {
+            tree.edit(name, |meta, _| (meta.nlink, meta.ino) = (2, 7))
+                .unwrap();
+        }
+        tree
+    }
+
+    fn filter(exclude: &[&str]) -> Filter {
+        let options = FilterOptions {
+            exclude: exclude.iter().map(|p| p.as_bytes().to_vec()).collect(),
+            ..FilterOptions::default()
+        };
+        Filter::new(&MemoryTree::new(), &options).unwrap()
+    }
+
+    fn pack(tree: &dyn Tree, filter: &Filter) -> Result<Vec<u8>, TarError> {
+        let mut tar = TarWriter::new(Vec::new())?;
+        tar.append_tree(tree, filter, &Unobserved, &AtomicBool::new(false))?;
+        tar.finish()
+    }
+
+    /// Name, type, link and content of every entry, and how many bytes follow the last one.
+    fn read(bytes: &[u8]) -> (Vec<(String, char, String, String)>, usize) {
+        let text = |b: &[u8]| String::from_utf8_lossy(b).trim_end_matches('\0').to_owned();
+        let (mut at, mut found) = (0, Vec::new());
+        while bytes[at] != 0 {
+            let block = &bytes[at..at + BLOCK];
+            let size = usize::from_str_radix(&text(&block[124..136]), 8).unwrap();
+            let content = text(&bytes[at + BLOCK..at + BLOCK + size]);
+            found.push((
+                text(&block[..100]),
+                char::from(block[156]),
+                text(&block[157..257]),
+                content,
+            ));
+            at += BLOCK + size.next_multiple_of(BLOCK);
+        }
+        assert!(bytes[at..].iter().all(|b| *b == 0));
+        (found, bytes.len() - at)
+    }
+
+    #[test]
+    fn entries_stand_in_order_and_links_after_their_file() {
+        let bytes = pack(&tree(), &filter(&[])).unwrap();
+        let (found, rest) = read(&bytes);
+        let x = "x".repeat(BLOCK);
+        let want = [
+            ("./", '5', "", ""),
+            ("a", '2', "/nowhere", ""),
+            ("b", '0', "", "hello"),
+            ("d/", '5', "", ""),
+            ("d/x", '0', "", &x),
+            ("first", '0', "", "linked"),
+            ("second", '1', "first", ""),
+        ];
+        assert_eq!(
+            found,
+            want.map(|(n, t, l, c)| (n.to_owned(), t, l.to_owned(), c.to_owned()))
+        );
+        assert_eq!(rest, 2 * BLOCK);
+        // Nothing in it depends on when or by whom it was written.
+        assert_eq!(bytes, pack(&tree(), &filter(&[])).unwrap());
+    }
+
+    #[test]
+    fn the_first_name_that_survives_is_the_file() {
+        let (found, _) = read(&pack(&tree(), &filter(&["first", "d", "b"])).unwrap());
+        let names: Vec<_> = found.iter().map(|(n, t, ..)| (n.as_str(), *t)).collect();
+        assert_eq!(names, [("./", '5'), ("a", '2'), ("second", '0')]);
+    }
+
+    #[test]
+    fn a_file_from_elsewhere_has_the_name_it_is_given() {
+        let mut tar = TarWriter::new(Vec::new()).unwrap();
+        let rel = |p: &'static str| RelPath::new(p.as_bytes()).unwrap();
+        let never = AtomicBool::new(false);
+        tar.append_file(&tree(), rel("b"), rel("other/name"), &Unobserved, &never)
+            .unwrap();
+        let err = tar
+            .append_file(&tree(), rel("none"), rel("n"), &Unobserved, &never)
+            .unwrap_err();
+        assert_eq!(err.to_string(), "cannot send \"none\"");
+        let (found, _) = read(&tar.finish().unwrap());
+        assert_eq!(
+            found[1],
+            ("other/name".to_owned(), '0', String::new(), "hello".to_owned())
+        );
+    }
+
+    #[test]
+    fn a_file_of_another_size_is_an_error_that_names_it() {
+        let mut tree = tree();
+        tree.edit("d/x", |meta, _| meta.size = 3).unwrap();
+        let err = pack(&tree, &filter(&[])).unwrap_err();
+        assert!(matches!(&err, TarError::File(e) if e.path == "d/x"), "{err:?}");
+    }
+
+    /// Counts the largest write and fails after some bytes.
+    struct Narrow {
+        left: usize,
+        largest: usize,
+    }
+
+    impl Write for Narrow {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.largest = self.largest.max(bytes.len());
+            self.left = self
+                .left
+                .checked_sub(bytes.len())
+                .ok_or(io::ErrorKind::BrokenPipe)?;
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn writing_is_piecewise_and_ends_when_nobody_reads_or_it_is_stopped() {
+        let mut tree = MemoryTree::new();
+        tree.add_file("big", 0o644, vec![1; 5 * DATA_CHUNK]).unwrap();
+        let run = |left, stop| {
+            let mut out = Narrow { left, largest: 0 };
+            let result = TarWriter::new(&mut out).and_then(|mut tar| {
+                tar.append_tree(&tree, &filter(&[]), &Unobserved, &AtomicBool::new(stop))?;
+                tar.finish().map(drop)
+            });
+            (result, out.largest)
+        };
+        let (result, largest) = run(usize::MAX, false);
+        assert!(result.is_ok() && largest == DATA_CHUNK);
+        assert!(matches!(run(3 * DATA_CHUNK, false).0, Err(TarError::Write(_))));
+        assert!(matches!(run(usize::MAX, true).0, Err(TarError::Stopped)));
+    }
+}

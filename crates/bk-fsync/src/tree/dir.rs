@@ -225,7 +225,7 @@ impl OpenFile for HostFile {
 }
 
 /// Opens what is at `path` below `root`, following no link on the way.
-fn open_below(root: BorrowedFd<'_>, path: RelPath<'_>, flags: OFlags) -> io::Result<OwnedFd> {
+pub(crate) fn open_below(root: BorrowedFd<'_>, path: RelPath<'_>, flags: OFlags) -> io::Result<OwnedFd> {
     #[cfg(target_os = "linux")]
     if path.as_bytes().len() < PATH_MAX {
         use rustix::fs::ResolveFlags;
@@ -274,7 +274,7 @@ fn kind_of(file_type: FileType) -> Option<Kind> {
     clippy::unnecessary_cast,
     reason = "the fields have different widths on different systems"
 )]
-fn meta_of(stat: &rustix::fs::Stat) -> io::Result<Meta> {
+pub(crate) fn meta_of(stat: &rustix::fs::Stat) -> io::Result<Meta> {
     let kind = kind_of(FileType::from_raw_mode(stat.st_mode as _))
         .ok_or_else(|| io::Error::other("the file system shows a kind of file that is not known"))?;
     Ok(Meta {

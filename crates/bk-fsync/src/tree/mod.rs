@@ -10,6 +10,8 @@ mod memory;
 
 #[cfg(unix)]
 pub use dir::{DirTree, OpenTreeError};
+#[cfg(unix)]
+pub(crate) use dir::{meta_of, open_below};
 pub use files::FilesTree;
 pub use memory::MemoryTree;
 

@@ -82,7 +82,7 @@ impl Bench<'_> {
             .file("tree/ünï/çödé", "u\n")
             .file("tree/=odd&?#%41+.$[x]", "odd\n")
             .build()?;
-        self.copy_tree(&tree, |p| !HIDDEN.iter().any(|h| h.as_bytes() == p), false)
+        self.copy_tree(&tree, |p| !HIDDEN.iter().any(|h| h.as_bytes() == p))
             .await
     }
 
@@ -92,7 +92,7 @@ impl Bench<'_> {
             .file("Dockerfile", COPY_TREE)
             .many("tree", files)
             .build()?;
-        self.copy_tree(&tree, |_| true, true).await
+        self.copy_tree(&tree, |_| true).await
     }
 
     pub(super) async fn big_file(&self) -> Result<(), BoxError> {
@@ -101,7 +101,7 @@ impl Bench<'_> {
             .file("Dockerfile", COPY_TREE)
             .big("tree/big", bytes, 42)
             .build()?;
-        self.copy_tree(&tree, |_| true, true).await
+        self.copy_tree(&tree, |_| true).await
     }
 
     pub(super) async fn raw_names(&self) -> Result<(), BoxError> {
@@ -123,7 +123,7 @@ impl Bench<'_> {
                 Err(format!("does not name the file: {text}").into())
             };
         }
-        self.copy_tree(&tree, |_| true, false).await
+        self.copy_tree(&tree, |_| true).await
     }
 
     pub(super) async fn special_files(&self) -> Result<(), BoxError> {
@@ -150,13 +150,12 @@ impl Bench<'_> {
         self.expect(&built, "out", &expected).await
     }
 
-    /// Builds a context whose Dockerfile copies `tree` and compares; `free` tells the daemon to forget the build.
-    async fn copy_tree(&self, tree: &Tree, keep: impl Fn(&[u8]) -> bool, free: bool) -> Result<(), BoxError> {
+    /// Builds a context whose Dockerfile copies `tree` and compares.
+    async fn copy_tree(&self, tree: &Tree, keep: impl Fn(&[u8]) -> bool) -> Result<(), BoxError> {
         let expected = tree.snapshot()?.below("tree").filter(keep);
         let built = self.build(BuildRequest::new(tree.path())).await?;
         self.check_report(&built.outcome.transfer, &expected)?;
-        self.expect_with(&built, "out", &expected, self.rules(), free)
-            .await
+        self.expect(&built, "out", &expected).await
     }
 
     /// What was sent must be at least what arrived in the image.

@@ -18,7 +18,8 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::{
     Fault, State,
-    frontend::{Build, failure},
+    details::failure,
+    frontend::Build,
     job::{Job, RunningJob},
     session,
 };

@@ -4,30 +4,27 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::Duration,
 };
 
-use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bk_proto::{
     auth::{CredentialsRequest, GetTokenAuthorityRequest, auth_client::AuthClient},
     control::{SolveRequest, StatusResponse, VertexWarning},
-    ops, rpc_status,
+    ops,
 };
-use prost::Message;
 use tonic::{Code, Status};
 
 use super::{
     Fault, Moment, State, TransferSeen,
-    dockerfile::{self, Instruction, Stage},
+    details::{failure, place},
+    dockerfile::{self, Stage},
+    image::base_image,
     job::{Job, Step},
     locked,
     receive::{self, Ask, Received},
     session::{Session, Tunnel, origin},
+    steps::{StageRun, needed},
 };
-use crate::{
-    limits,
-    snapshot::{Entry, Kind, Snapshot},
-};
+use crate::{limits, snapshot::Snapshot};
 
 const FILE_SYNC: &str = "/moby.filesync.v1.FileSync/DiffCopy";
 const FILESYNC_LOCALS: [&str; 2] = ["context", "dockerfile"];
@@ -39,9 +36,9 @@ pub(crate) struct Build<'a> {
     pub(crate) request: &'a SolveRequest,
 }
 
-struct Source {
-    name: String,
-    text: String,
+pub(super) struct Source {
+    pub(super) name: String,
+    pub(super) text: String,
     /// The text of the ignore file beside it.
     ignore: Option<String>,
 }
@@ -50,7 +47,7 @@ impl Build<'_> {
     /// Builds, and keeps the image under its tags. Comes back with what the exporter answers.
     pub(crate) async fn run(&self) -> Result<BTreeMap<String, String>, Status> {
         let session = self.session().await?;
-        self.cut(&session, Moment::SessionAttached);
+        self.cut_here(&session, Moment::SessionAttached).await;
         self.probe(&session).await?;
         let source = self.dockerfile(&session).await?;
         let excludes = self.excludes(&session, &source).await?;
@@ -82,7 +79,7 @@ impl Build<'_> {
         }
         let tree = built.remove(&wanted).unwrap_or_default();
         self.odd_progress(&source);
-        self.cut(&session, Moment::BeforeExport);
+        self.cut_here(&session, Moment::BeforeExport).await;
         Ok(self.export(&tree))
     }
 
@@ -330,6 +327,14 @@ impl Build<'_> {
             .collect()
     }
 
+    /// Cuts what the script says; a build whose own connection is cut goes no further.
+    async fn cut_here(&self, session: &Session, moment: Moment) {
+        self.cut(session, moment);
+        if self.state.script.has(|f| *f == Fault::CutConnection(moment)) {
+            std::future::pending::<()>().await;
+        }
+    }
+
     fn cut(&self, session: &Session, moment: Moment) {
         if self.state.script.has(|f| *f == Fault::CutSession(moment)) {
             session.life.cancel();
@@ -376,7 +381,7 @@ impl Build<'_> {
                         short: text.clone().into_bytes(),
                         info: Some(ops::SourceInfo {
                             filename: source.name.clone(),
-                            data: source.text.clone().into_bytes().into(),
+                            data: source.text.clone().into_bytes(),
                             ..ops::SourceInfo::default()
                         }),
                         ranges: vec![ops::Range {
@@ -396,7 +401,7 @@ impl Build<'_> {
     }
 
     /// The tree of a base image that is not a stage.
-    async fn pull(&self, base: &str, session: &Session) -> Result<Snapshot, Status> {
+    pub(super) async fn pull(&self, base: &str, session: &Session) -> Result<Snapshot, Status> {
         if base == "scratch" {
             return Ok(Snapshot::default());
         }
@@ -451,349 +456,6 @@ impl Build<'_> {
             refused()
         }
     }
-}
-
-/// Runs the steps of one stage.
-struct StageRun<'a> {
-    build: &'a Build<'a>,
-    source: &'a Source,
-    context: &'a Received,
-    args: &'a BTreeMap<String, String>,
-    stages: &'a [Stage],
-}
-
-impl StageRun<'_> {
-    async fn all(
-        &self,
-        stage: &Stage,
-        built: &BTreeMap<usize, Snapshot>,
-        session: &Session,
-    ) -> Result<Snapshot, Status> {
-        let mut tree = match find_stage(self.stages, &stage.base) {
-            Some(index) => built.get(&index).cloned().unwrap_or_default(),
-            None => self.build.pull(&stage.base, session).await?,
-        };
-        let mut globals = BTreeMap::new();
-        for line in self
-            .source
-            .text
-            .lines()
-            .take_while(|l| !l.trim_start().starts_with("FROM"))
-        {
-            if let Some(rest) = line.trim().strip_prefix("ARG ") {
-                dockerfile::argument(rest, self.args, &mut globals, &BTreeMap::new());
-            }
-        }
-        let mut scope = BTreeMap::new();
-        let count = stage
-            .steps
-            .iter()
-            .filter(|s| matches!(s.name.as_str(), "RUN" | "COPY"))
-            .count();
-        let mut number = 0;
-        for step in &stage.steps {
-            match step.name.as_str() {
-                "ARG" => dockerfile::argument(&step.rest, self.args, &mut scope, &globals),
-                "ENV" => {
-                    if let Some((key, value)) = step.rest.split_once('=') {
-                        let value = dockerfile::expand(value.trim_matches('"'), &scope);
-                        scope.insert(key.to_owned(), value);
-                    }
-                }
-                "COPY" | "RUN" => {
-                    number += 1;
-                    let name = format!("[{number}/{count}] {} {}", step.name, step.rest);
-                    let told = Step::start(self.build.job, &name, Vec::new());
-                    let result = if step.name == "COPY" {
-                        self.copy(step, &scope, &mut tree, built)
-                    } else {
-                        self.command(step, &scope, &mut tree, &told).await
-                    };
-                    let vertex = told.end(result.as_ref().err().map_or("", |(e, _)| e));
-                    result.map_err(|(text, exit)| self.failed(step, &vertex, &text, exit))?;
-                }
-                _ => {}
-            }
-        }
-        Ok(tree)
-    }
-
-    fn failed(&self, step: &Instruction, vertex: &str, text: &str, exit: Option<i32>) -> Status {
-        let mut details = vec![
-            (
-                "errdefs.Vertex+json".to_owned(),
-                format!("{{\"digest\":\"{vertex}\"}}"),
-            ),
-            place(self.source, step.line),
-        ];
-        if let Some(exit) = exit {
-            details.push((
-                "gatewayapi.ExitMessage+json".to_owned(),
-                format!("{{\"Code\":{exit}}}"),
-            ));
-        }
-        failure(Code::Unknown, text, details)
-    }
-
-    fn copy(
-        &self,
-        step: &Instruction,
-        scope: &BTreeMap<String, String>,
-        tree: &mut Snapshot,
-        built: &BTreeMap<usize, Snapshot>,
-    ) -> Result<(), (String, Option<i32>)> {
-        let rest = dockerfile::expand(&step.rest, scope);
-        let from = rest.split_whitespace().find_map(|w| w.strip_prefix("--from="));
-        let source = match from {
-            Some(name) => {
-                let stage = find_stage(self.stages, name).and_then(|i| built.get(&i));
-                stage
-                    .cloned()
-                    .ok_or_else(|| (format!("no such stage {name}"), None))?
-            }
-            None => context_tree(self.context),
-        };
-        let words: Vec<&str> = rest.split_whitespace().filter(|w| !w.starts_with("--")).collect();
-        let Some((dest, sources)) = words.split_last() else {
-            return Err(("COPY requires at least two arguments".to_owned(), None));
-        };
-        for from in sources {
-            copy_one(&source, from, dest, sources.len() > 1, tree)?;
-        }
-        tree.regroup();
-        Ok(())
-    }
-
-    /// Runs `echo`, `true`, `false`, `exit` and `sleep`, joined by `&&`.
-    async fn command(
-        &self,
-        step: &Instruction,
-        scope: &BTreeMap<String, String>,
-        tree: &mut Snapshot,
-        told: &Step<'_>,
-    ) -> Result<(), (String, Option<i32>)> {
-        let failed = |code: i32| {
-            let text = format!(
-                "process \"/bin/sh -c {}\" did not complete successfully: exit code: {code}",
-                step.rest
-            );
-            Err((text, Some(code)))
-        };
-        for command in dockerfile::expand(&step.rest, scope).split("&&").map(str::trim) {
-            let words: Vec<&str> = command.split_whitespace().collect();
-            match words[..] {
-                ["echo", ref rest @ ..] => echo(rest, tree, told),
-                ["true"] => {}
-                ["false"] => return failed(1),
-                ["exit", code] => return failed(code.parse().unwrap_or(2)),
-                ["sleep", seconds] => {
-                    let time = Duration::from_secs(seconds.parse().unwrap_or(0));
-                    tokio::time::sleep(time).await; // sleep: this is what the step is asked to do
-                }
-                _ => return failed(127),
-            }
-        }
-        Ok(())
-    }
-}
-
-fn echo(words: &[&str], tree: &mut Snapshot, told: &Step<'_>) {
-    let unquoted = |words: &[&str]| format!("{}\n", words.join(" ").trim_matches(['"', '\'']));
-    match words {
-        [text @ .., ">", path] => {
-            put(
-                tree,
-                path.trim_matches('/').as_bytes(),
-                Entry::new(Kind::File, 0o644).content(unquoted(text).as_bytes()),
-            );
-        }
-        [text @ .., ">&2"] => told.log(2, unquoted(text).as_bytes()),
-        text => told.log(1, unquoted(text).as_bytes()),
-    }
-}
-
-/// Puts an entry into a tree, with the directories above it.
-fn put(tree: &mut Snapshot, path: &[u8], entry: Entry) {
-    for (at, _) in path.iter().enumerate().filter(|(_, b)| **b == b'/') {
-        let parent = path.get(..at).unwrap_or_default().to_vec();
-        tree.entries
-            .entry(parent)
-            .or_insert_with(|| Entry::new(Kind::Dir, 0o755));
-    }
-    tree.entries.insert(path.to_vec(), entry);
-}
-
-fn copy_one(
-    source: &Snapshot,
-    from: &str,
-    dest: &str,
-    many: bool,
-    tree: &mut Snapshot,
-) -> Result<(), (String, Option<i32>)> {
-    let from = from
-        .trim_matches('/')
-        .trim_start_matches("./")
-        .trim_end_matches('.')
-        .trim_matches('/');
-    let into = dest
-        .trim_matches('/')
-        .trim_start_matches("./")
-        .trim_matches('.')
-        .as_bytes()
-        .to_vec();
-    let join = |dir: &[u8], name: &[u8]| {
-        if dir.is_empty() {
-            name.to_vec()
-        } else {
-            [dir, b"/", name].concat()
-        }
-    };
-    if let Some(entry) = source
-        .entries
-        .get(from.as_bytes())
-        .filter(|e| e.kind != Kind::Dir)
-    {
-        let name = from.rsplit('/').next().unwrap_or_default();
-        let path = if many || dest.ends_with('/') {
-            join(&into, name.as_bytes())
-        } else {
-            into
-        };
-        put(
-            tree,
-            &path,
-            Entry {
-                group: None,
-                ..entry.clone()
-            },
-        );
-        return Ok(());
-    }
-    let whole = from.is_empty();
-    if !whole && !source.entries.contains_key(from.as_bytes()) {
-        let text = format!("failed to calculate checksum of ref fake::context: \"/{from}\": not found");
-        return Err((text, None));
-    }
-    let copied = if whole { source.clone() } else { source.below(from) };
-    if !into.is_empty() {
-        tree.entries
-            .entry(into.clone())
-            .or_insert_with(|| Entry::new(Kind::Dir, 0o755));
-    }
-    for (path, entry) in copied.entries {
-        let group = entry.group.as_deref().map(|g| join(&into, g));
-        put(tree, &join(&into, &path), Entry { group, ..entry });
-    }
-    Ok(())
-}
-
-/// What was transferred, as the tree that it is.
-fn context_tree(received: &Received) -> Snapshot {
-    let mut tree = Snapshot::default();
-    for (path, file) in &received.files {
-        let stat = &file.stat;
-        let kind = match stat.mode {
-            m if m & (1 << 31) != 0 => Kind::Dir,
-            m if m & (1 << 27) != 0 => Kind::Symlink,
-            m if m & (1 << 26) != 0 => Kind::Device,
-            m if m & (1 << 25) != 0 => Kind::Fifo,
-            _ => Kind::File,
-        };
-        let special = |bit: u32, mode: u32| if stat.mode & (1 << bit) != 0 { mode } else { 0 };
-        let mode = stat.mode & 0o777 | special(23, 0o4000) | special(22, 0o2000) | special(20, 0o1000);
-        let mut entry = Entry::new(kind, mode);
-        entry.mtime = stat.mod_time.div_euclid(1_000_000_000);
-        if kind == Kind::File {
-            let first = if stat.linkname.is_empty() {
-                path
-            } else {
-                &stat.linkname
-            };
-            let content = received.files.get(first).unwrap_or(file);
-            (entry.size, entry.digest) = (content.size, content.digest);
-            entry.group = Some(first.clone());
-        }
-        if kind == Kind::Symlink {
-            entry.target = Some(stat.linkname.clone());
-        }
-        tree.entries.insert(path.clone(), entry);
-    }
-    tree.regroup();
-    tree
-}
-
-fn find_stage(stages: &[Stage], name: &str) -> Option<usize> {
-    let named = |s: &Stage| s.alias.as_deref() == Some(&name.to_lowercase());
-    stages
-        .iter()
-        .position(named)
-        .or_else(|| name.parse().ok().filter(|i| *i < stages.len()))
-}
-
-/// The stages that `wanted` rests on, in order, itself last.
-fn needed(stages: &[Stage], wanted: usize) -> Vec<usize> {
-    let mut found = BTreeSet::from([wanted]);
-    let mut open = vec![wanted];
-    while let Some(stage) = open.pop().and_then(|i| stages.get(i)) {
-        let copies = stage.steps.iter().filter(|s| s.name == "COPY");
-        let froms = copies
-            .flat_map(|s| s.rest.split_whitespace())
-            .filter_map(|w| w.strip_prefix("--from="));
-        for index in froms
-            .chain([stage.base.as_str()])
-            .filter_map(|name| find_stage(stages, name))
-        {
-            if found.insert(index) {
-                open.push(index);
-            }
-        }
-    }
-    found.into_iter().collect()
-}
-
-/// What every image of the fake registry holds.
-fn base_image() -> Snapshot {
-    let mut tree = Snapshot::default();
-    put(
-        &mut tree,
-        b"bin/sh",
-        Entry::new(Kind::File, 0o755).content(b"not a real shell\n"),
-    );
-    put(
-        &mut tree,
-        b"etc/base",
-        Entry::new(Kind::File, 0o644).content(b"from the registry\n"),
-    );
-    tree
-}
-
-/// The detail that names a line of the Dockerfile.
-fn place(source: &Source, line: i32) -> (String, String) {
-    let data = BASE64_STANDARD.encode(&source.text);
-    let name = &source.name;
-    let json = format!(
-        "{{\"info\":{{\"filename\":\"{name}\",\"data\":\"{data}\",\"language\":\"Dockerfile\"}},\
-         \"ranges\":[{{\"start\":{{\"line\":{line}}},\"end\":{{\"line\":{line}}}}}]}}"
-    );
-    ("errdefs.Source+json".to_owned(), json)
-}
-
-/// A failure with typed details, as BuildKit sends them: JSON text in the value of each.
-pub(crate) fn failure(code: Code, message: &str, details: Vec<(String, String)>) -> Status {
-    let any = |(kind, json): (String, String)| prost_types::Any {
-        type_url: if kind.contains('/') {
-            kind
-        } else {
-            format!("github.com/moby/buildkit/{kind}")
-        },
-        value: json.into_bytes(),
-    };
-    let status = rpc_status::Status {
-        code: code.into(),
-        message: message.to_owned(),
-        details: details.into_iter().map(any).collect(),
-    };
-    Status::with_details(code, message, status.encode_to_vec().into())
 }
 
 /// Calls a method that no session has, with an empty message; comes back with the code of the answer.

@@ -150,7 +150,7 @@ impl Transfer<'_> {
             }
         }
         // The sender returns at once after its FIN; only then is our half of the stream closed.
-        while let Some(packet) = inbound.message().await? {
+        if let Some(packet) = inbound.message().await? {
             return Err(broken(&format!(
                 "a packet of type {} after the end",
                 packet.r#type
@@ -257,7 +257,7 @@ impl Transfer<'_> {
         }
         if let Some(slash) = path.iter().rposition(|b| *b == b'/') {
             let parent = self.kinds.get(path.get(..slash).unwrap_or_default());
-            if !parent.is_some_and(|(mode, _)| mode & DIR != 0) {
+            if parent.is_none_or(|(mode, _)| mode & DIR == 0) {
                 return bad("its parent was not sent as a directory");
             }
         }

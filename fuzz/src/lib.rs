@@ -1,0 +1,15 @@
+//! What fuzz targets compare the workspace with: plain models and slow references.
+//!
+//! The rule: simple enough to be believed by reading, and written from what the thing must do, not from its code.
+
+mod errors;
+mod pattern;
+mod receiver;
+mod scratch;
+mod sender;
+
+pub use errors::draw;
+pub use pattern::matches;
+pub use receiver::{NAMES, Peer, ReceiverModel, Step};
+pub use scratch::{check, set};
+pub use sender::{Op, SenderModel};
