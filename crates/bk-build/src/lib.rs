@@ -15,6 +15,10 @@ mod request;
 mod sink;
 mod snippet;
 
+pub use bk_fsync::policy::{
+    ChangePolicy, ContentOptions, DirHashCache, FilePolicies, HashCache, ModePolicy, OwnerMap, OwnerPolicy,
+    SyncPolicy,
+};
 pub use builder::{BuilderInfo, ImageBuilder};
 pub use credentials::{Credential, CredentialError, CredentialProvider, NoCredentials};
 pub use error::{

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc};
 
-use bk_fsync::tree::Tree;
+use bk_fsync::{ChangePolicy, FilePolicies, ModePolicy, OwnerPolicy, SyncPolicy, tree::Tree};
 use bytes::Bytes;
 
 use crate::{CredentialProvider, InputError};
@@ -39,6 +39,8 @@ pub struct BuildRequest {
     /// Default: derived from the canonical context directory and the host. Visible to the daemon: never put a secret
     /// in it.
     pub shared_key: Option<String>,
+    /// How the files of the context and the Dockerfile are sent. Default: that of each policy.
+    pub files: FilePolicies,
     /// Further frontend attributes, sent as they are and winning over those made from the fields above. Default: none.
     /// Not available on the Docker routes `build` and `tar`.
     pub frontend_attrs: BTreeMap<String, String>,
@@ -60,6 +62,7 @@ impl BuildRequest {
             output: Output::Image,
             credentials: None,
             shared_key: None,
+            files: FilePolicies::new(),
             frontend_attrs: BTreeMap::new(),
         }
     }
@@ -141,6 +144,36 @@ impl BuildRequest {
         self
     }
 
+    /// Sets how the daemon tells which files it lacks; the default is [`SyncPolicy::Exact`], which never leaves an old
+    /// file in an image. Without a meaning on the Docker route `tar`, which sends everything, but for the fixed time of
+    /// [`SyncPolicy::Content`].
+    #[must_use]
+    pub fn sync(mut self, policy: SyncPolicy) -> Self {
+        self.files.sync = policy;
+        self
+    }
+
+    /// Sets which permission bits the files have for `COPY` and its cache; the default is [`ModePolicy::Keep`].
+    #[must_use]
+    pub fn context_mode(mut self, policy: ModePolicy) -> Self {
+        self.files.mode = policy;
+        self
+    }
+
+    /// Sets who owns the files for `COPY` and its cache; the default is [`OwnerPolicy::Reset`] (0:0).
+    #[must_use]
+    pub fn context_owner(mut self, policy: OwnerPolicy) -> Self {
+        self.files.owner = policy;
+        self
+    }
+
+    /// Sets what happens when a file changes while it is sent; the default is [`ChangePolicy::Error`].
+    #[must_use]
+    pub fn on_change(mut self, policy: ChangePolicy) -> Self {
+        self.files.change = policy;
+        self
+    }
+
     /// Sets one frontend attribute as it is; the default is none.
     #[must_use]
     pub fn frontend_attr(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
@@ -181,6 +214,7 @@ impl fmt::Debug for BuildRequest {
             .field("no_cache", &self.no_cache)
             .field("pull", &self.pull)
             .field("output", &self.output)
+            .field("files", &self.files)
             .finish_non_exhaustive()
     }
 }

@@ -19,3 +19,7 @@ pub(crate) const SHUTDOWN_GRACE: Duration = Duration::from_millis(500);
 
 /// Threads that run the session and the build: one for each would do; file reads have threads of their own.
 pub(crate) const WORKER_THREADS: usize = 2;
+
+/// How often `--on-change=retry` reads a file again. Three times over 150 ms, enough for an editor or compiler to finish
+/// a small file.
+pub(crate) const CHANGE_RETRIES: u32 = 3;

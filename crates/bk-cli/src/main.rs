@@ -10,6 +10,7 @@ mod exit;
 mod files;
 mod interrupt;
 mod limits;
+mod policies;
 mod report;
 mod request;
 

@@ -13,6 +13,7 @@ use bk_progress::Mode;
 use crate::{
     args::{BuildArgs, Progress},
     limits::STDIN_DOCKERFILE_BYTES,
+    policies,
 };
 
 /// Where arguments without a value, and defaults, come from.
@@ -69,6 +70,7 @@ pub(crate) fn request(args: &BuildArgs, around: &impl Surroundings) -> Result<Bu
     request.platforms.clone_from(&args.platforms);
     request.no_cache = args.no_cache;
     request.pull = args.pull;
+    request.files = policies::policies(args, around)?;
     // Before standard input is read: nobody should type a Dockerfile only to hear of a bad tag.
     request.validate()?;
     request.dockerfile = match &args.file {

@@ -22,8 +22,9 @@ use crate::filter::Filter;
 use crate::hardlink::HardLinks;
 use crate::limits::{CHUNKS_AHEAD, FILE_READERS, LISTING_AHEAD, PACKETS_AHEAD, PACKETS_PER_TURN};
 use crate::options::SendOptions;
+use crate::policy::{ChangePolicy, Stamper, identity};
 use crate::read::{FileError, Piece, read_files};
-use crate::report::{SendObserver, SendReport};
+use crate::report::{SendObserver, SendReport, Warning};
 use crate::send::{Action, ProtocolError, Sender};
 use crate::tree::Tree;
 use crate::walk::{Walk, WalkError};
@@ -110,6 +111,7 @@ where
 struct Transfer {
     tree: Arc<dyn Tree>,
     observer: Arc<dyn SendObserver>,
+    change: ChangePolicy,
     sender: Sender,
     stop: StopOnDrop,
     listing: mpsc::Receiver<Listing>,
@@ -124,7 +126,7 @@ struct Transfer {
 
 /// What the walk hands over.
 enum Listing {
-    Entry(Stat),
+    Entry(Stat, u64),
     End { sockets: u64 },
     Failed(WalkError),
 }
@@ -150,6 +152,7 @@ impl Transfer {
         let (listing_in, listing) = mpsc::channel(LISTING_AHEAD);
         let (pieces_in, pieces) = mpsc::channel(CHUNKS_AHEAD);
         let observer = Arc::clone(&options.observer);
+        let change = options.policies.change_allowed();
         let walk = (Arc::clone(&tree), Arc::clone(&stop));
         // Detached: it ends by itself once the other end of its channel is gone.
         drop(tokio::task::spawn_blocking(move || {
@@ -158,6 +161,7 @@ impl Transfer {
         Transfer {
             tree,
             observer,
+            change,
             sender: Sender::new(),
             stop: StopOnDrop(stop),
             listing,
@@ -236,8 +240,9 @@ impl Transfer {
             }
             let (tree, observer) = (Arc::clone(&self.tree), Arc::clone(&self.observer));
             let (pieces, stop) = (self.pieces_in.clone(), Arc::clone(&self.stop.0));
+            let change = self.change;
             self.readers.spawn_blocking(move || {
-                read_files(&*tree, files, &*observer, &stop, &mut |piece| {
+                read_files(&*tree, files, change, &*observer, &stop, &mut |piece| {
                     pieces.blocking_send(piece).is_ok()
                 });
             });
@@ -282,7 +287,7 @@ impl Transfer {
                 }
                 for item in items {
                     let packet = match item {
-                        Listing::Entry(stat) => self.sender.entry(stat),
+                        Listing::Entry(stat, identity) => self.sender.identified(stat, identity),
                         Listing::End { sockets } => {
                             self.sockets = sockets;
                             self.listing_over = true;
@@ -322,18 +327,21 @@ fn list(tree: &dyn Tree, options: &SendOptions, out: &mpsc::Sender<Listing>, sto
     let observer = &*options.observer;
     let mut walk = Walk::new(tree, &filter, options.names, observer, stop);
     let mut links = HardLinks::new();
+    let mut stamper = Stamper::new(tree, &options.policies.sync, stop);
     let (mut entries, mut bytes) = (0u64, 0u64);
     for item in walk.by_ref() {
         let message = match item {
             Ok(entry) => {
                 let link = links.link_target(&entry);
-                let stat = stat_of(entry, link, options.owner);
+                let mod_time = stamper.mod_time(&entry);
+                let identity = identity(&entry.meta);
+                let stat = stat_of(entry, link, &options.policies, mod_time);
                 entries += 1;
                 if bk_proto::Mode::from_bits(stat.mode).is_regular() && stat.linkname.is_empty() {
                     bytes = bytes.saturating_add(stat.size.unsigned_abs());
                 }
                 observer.listed(entries, bytes);
-                Listing::Entry(stat)
+                Listing::Entry(stat, identity)
             }
             Err(err) => Listing::Failed(err),
         };
@@ -341,6 +349,10 @@ fn list(tree: &dyn Tree, options: &SendOptions, out: &mpsc::Sender<Listing>, sto
         if out.blocking_send(message).is_err() || failed {
             return;
         }
+    }
+    if let Err(err) = stamper.finish() {
+        let reason = err.to_string();
+        observer.warning(&Warning::HashesNotSaved { reason: &reason });
     }
     if !stop.load(Ordering::Relaxed) {
         let _ = out.blocking_send(Listing::End {

@@ -38,6 +38,8 @@ pub struct Meta {
     pub size: u64,
     /// Modification time in nanoseconds since the Unix epoch, negative before it.
     pub mtime_ns: i64,
+    /// Time of the last change of content or metadata, likewise; 0 if the tree does not know.
+    pub ctime_ns: i64,
     /// Owner.
     pub uid: u32,
     /// Group.
@@ -46,7 +48,7 @@ pub struct Meta {
     pub nlink: u64,
     /// Device that holds the file; with `ino` it identifies the file.
     pub dev: u64,
-    /// Number of the file on its device.
+    /// Number of the file on its device. 0: the tree does not number its files.
     pub ino: u64,
     /// For a device: its number as `st_rdev` has it.
     pub rdev: u64,
@@ -67,6 +69,7 @@ impl Meta {
             mode,
             size: 0,
             mtime_ns: 0,
+            ctime_ns: 0,
             uid: 0,
             gid: 0,
             nlink: 1,

@@ -51,7 +51,10 @@ pub use drive::{SendError, send};
 pub use drive_receive::{ReceiveError, receive};
 pub use filter::FilterOptions;
 pub use options::SendOptions;
-pub use policy::{OwnerPolicy, Utf8Policy};
+pub use policy::{
+    ChangePolicy, ContentOptions, DirHashCache, FilePolicies, HashCache, ModePolicy, OwnerMap, OwnerPolicy,
+    SyncPolicy, Utf8Policy,
+};
 pub use receive::{ReceiveObserver, ReceiveOptions, ReceiveReport};
 pub use report::{SendObserver, SendReport, Warning};
 #[cfg(unix)]

@@ -63,6 +63,28 @@ pub const XATTR_MAX: usize = 64 * 1024;
 /// the length, and no path that could match comes near this.
 pub const REGEX_PATTERN_MAX: usize = 16 * 1024;
 
+/// The time of every entry under [`SyncPolicy::Content`](crate::policy::SyncPolicy::Content), in seconds since the Unix
+/// epoch: 1980-01-02, 00:00 UTC. The ZIP format has no time before 1980, so archives made of such files inside a build
+/// would fail at the epoch; the second day, since ZIP counts in local time.
+pub const CONTENT_SECONDS: i64 = 315_619_200;
+
+/// Age in nanoseconds below which a file's `ctime` says nothing of a further change: kernels take it from a clock that
+/// ticks every 10 ms at the slowest. Twice that.
+pub const RACY_NS: i64 = 20_000_000;
+
+/// The same for a `ctime` without digits below the second: the coarsest file systems count in steps of 2 s.
+pub const COARSE_RACY_NS: i64 = 3_000_000_000;
+
+/// Pause before a changed file is read again. Whoever writes it is likely to be done by then; a thread of the pool is
+/// blocked meanwhile.
+pub const RETRY_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
+
+/// Files of a cache of hashes. A build touches few of them if little changed.
+pub const HASH_SHARDS: usize = 64;
+
+/// Hashes in one of these files; at 48 bytes each all files together have 25 MiB, for half a million files.
+pub const HASH_SHARD_RECORDS: usize = 8192;
+
 /// Entries of a listing that are received at most, so that a sender which never ends it cannot take all memory.
 pub const LISTING_MAX: u32 = 1 << 24;
 

@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::filter::FilterOptions;
-use crate::policy::{OwnerPolicy, Utf8Policy};
+use crate::policy::{FilePolicies, OwnerPolicy, Utf8Policy};
 use crate::report::{SendObserver, Unobserved};
 
 /// How a tree is sent.
@@ -15,8 +15,8 @@ use crate::report::{SendObserver, Unobserved};
 pub struct SendOptions {
     /// What of the tree is visible. Default: everything.
     pub filter: FilterOptions,
-    /// Who owns the files. Default: 0:0.
-    pub owner: OwnerPolicy,
+    /// What is done about times, modes, owners and changes. Default: that of each policy.
+    pub policies: FilePolicies,
     /// Which names may be sent. Default: any.
     pub names: Utf8Policy,
     /// Who watches. Default: nobody.
@@ -27,7 +27,7 @@ impl Default for SendOptions {
     fn default() -> Self {
         SendOptions {
             filter: FilterOptions::default(),
-            owner: OwnerPolicy::default(),
+            policies: FilePolicies::default(),
             names: Utf8Policy::default(),
             observer: Arc::new(Unobserved),
         }
@@ -38,7 +38,7 @@ impl fmt::Debug for SendOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SendOptions")
             .field("filter", &self.filter)
-            .field("owner", &self.owner)
+            .field("policies", &self.policies)
             .field("names", &self.names)
             .finish_non_exhaustive()
     }
@@ -61,7 +61,14 @@ impl SendOptions {
     /// Sets who owns the files. Default: [`OwnerPolicy::Reset`].
     #[must_use]
     pub fn owner(mut self, owner: OwnerPolicy) -> Self {
-        self.owner = owner;
+        self.policies.owner = owner;
+        self
+    }
+
+    /// Sets what is done about times, modes, owners and changes. Default: that of each policy.
+    #[must_use]
+    pub fn policies(mut self, policies: FilePolicies) -> Self {
+        self.policies = policies;
         self
     }
 

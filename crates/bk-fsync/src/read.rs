@@ -1,20 +1,23 @@
 //! Reads requested files, on blocking threads, piece by piece.
 //!
 //! The rule: a file leaves whole or not at all. Its end is announced only after as many bytes as were announced
-//! have been read, nothing follows them, and the file did not change meanwhile; anything else is an error that
-//! names the file, never a silently empty or torn one.
+//! have been read, nothing follows them, and the file is still the one that was announced; anything else is an error
+//! that names the file, never a silently empty or torn one. A policy may have it read again, as long as nothing of it
+//! has left, or have it sent with a warning.
 
 use std::io;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 
 use crate::entry::{Kind, Meta};
-use crate::limits::DATA_CHUNK;
+use crate::limits::{DATA_CHUNK, RETRY_PAUSE};
 use crate::path::{RelPath, show};
-use crate::report::SendObserver;
+use crate::policy::{ChangePolicy, identity};
+use crate::report::{SendObserver, Warning};
 use crate::send::FileRequest;
-use crate::tree::{OpenFile, Tree};
+use crate::tree::{OpenFile, Run, Tree, vanished};
 
 /// A requested file cannot be sent whole.
 #[derive(Debug, thiserror::Error)]
@@ -49,9 +52,27 @@ pub enum FileFault {
         /// Bytes now.
         found: u64,
     },
+    /// It was written to, or had its metadata changed, after it was listed and before it was opened; or something else
+    /// took its place.
+    #[error("it changed after it was listed")]
+    ChangedSinceListed,
     /// It was written to while it was read.
     #[error("it changed while it was read")]
     ChangedWhileRead,
+}
+
+impl FileFault {
+    /// Whether reading again can help.
+    fn is_change(&self) -> bool {
+        match self {
+            FileFault::Open(err) => vanished(err),
+            FileFault::Read(_) => false,
+            FileFault::NotRegular
+            | FileFault::SizeChanged { .. }
+            | FileFault::ChangedSinceListed
+            | FileFault::ChangedWhileRead => true,
+        }
+    }
 }
 
 /// A piece of a file on its way to the wire.
@@ -68,16 +89,25 @@ pub(crate) struct Piece {
 pub(crate) fn read_files(
     tree: &dyn Tree,
     files: Vec<FileRequest>,
+    change: ChangePolicy,
     observer: &dyn SendObserver,
     stop: &AtomicBool,
     out: &mut dyn FnMut(Result<Piece, FileError>) -> bool,
 ) {
-    for file in files {
-        let go_on = match read_file(tree, &file, observer, stop, out) {
+    for request in &files {
+        let mut reader = Reader {
+            tree,
+            request,
+            change,
+            observer,
+            stop,
+            left_us: false,
+        };
+        let go_on = match reader.send(out) {
             Ok(go_on) => go_on,
             Err(fault) => {
                 out(Err(FileError {
-                    path: show(&file.path).into_owned(),
+                    path: show(&request.path).into_owned(),
                     fault,
                 }));
                 false
@@ -86,72 +116,126 @@ pub(crate) fn read_files(
         if !go_on {
             return;
         }
-        observer.file_sent(&file.path, file.size);
     }
 }
 
-/// Whether to go on with the next file.
-fn read_file(
-    tree: &dyn Tree,
-    request: &FileRequest,
-    observer: &dyn SendObserver,
-    stop: &AtomicBool,
-    out: &mut dyn FnMut(Result<Piece, FileError>) -> bool,
-) -> Result<bool, FileFault> {
-    if stop.load(Ordering::Relaxed) {
-        return Ok(false);
+/// Sends one file.
+struct Reader<'a> {
+    tree: &'a dyn Tree,
+    request: &'a FileRequest,
+    change: ChangePolicy,
+    observer: &'a dyn SendObserver,
+    stop: &'a AtomicBool,
+    /// Whether a piece of it has left.
+    left_us: bool,
+}
+
+impl Reader<'_> {
+    /// Whether to go on with the next file.
+    fn send(&mut self, out: &mut dyn FnMut(Result<Piece, FileError>) -> bool) -> Result<bool, FileFault> {
+        let mut retries = match self.change {
+            ChangePolicy::Retry(times) => times,
+            _ => 0,
+        };
+        let mut listed = self.request.identity;
+        loop {
+            match self.read(listed, out) {
+                Err(fault) if fault.is_change() && !self.left_us && retries > 0 => {
+                    retries -= 1;
+                    // From here on the file counts as it is found, if it has the announced size.
+                    listed = 0;
+                    if self.stop.load(Ordering::Relaxed) {
+                        return Ok(false);
+                    }
+                    std::thread::sleep(RETRY_PAUSE);
+                }
+                other => return other,
+            }
+        }
     }
-    let mut file = tree
-        .open(RelPath::trusted(&request.path))
-        .map_err(FileFault::Open)?;
-    let before = file.stat().map_err(FileFault::Open)?;
-    if before.kind != Kind::File {
-        return Err(FileFault::NotRegular);
-    }
-    if before.size != request.size {
-        return Err(FileFault::SizeChanged {
-            listed: request.size,
-            found: before.size,
-        });
-    }
-    let mut left = request.size;
-    loop {
-        if stop.load(Ordering::Relaxed) {
+
+    fn read(
+        &mut self,
+        listed: u64,
+        out: &mut dyn FnMut(Result<Piece, FileError>) -> bool,
+    ) -> Result<bool, FileFault> {
+        if self.stop.load(Ordering::Relaxed) {
             return Ok(false);
         }
-        let len = usize::try_from(left).unwrap_or(usize::MAX).min(DATA_CHUNK);
-        let mut data = vec![0; len];
-        let got = fill(&mut *file, &mut data).map_err(FileFault::Read)?;
-        if got < len {
-            let found = request.size - left + got as u64;
-            return Err(FileFault::SizeChanged {
-                listed: request.size,
-                found,
+        let mut warned = false;
+        let size = self.request.size;
+        let mut file = self
+            .tree
+            .open(RelPath::trusted(&self.request.path))
+            .map_err(FileFault::Open)?;
+        let before = file.stat().map_err(FileFault::Open)?;
+        if before.kind != Kind::File {
+            return Err(FileFault::NotRegular);
+        }
+        if before.size != size {
+            let found = before.size;
+            self.tolerate(FileFault::SizeChanged { listed: size, found }, &mut warned)?;
+        }
+        let opened = identity(&before);
+        if listed != 0 && opened != 0 && opened != listed {
+            self.tolerate(FileFault::ChangedSinceListed, &mut warned)?;
+        }
+        let mut content = Content::new(&mut *file);
+        let mut left = size;
+        loop {
+            if self.stop.load(Ordering::Relaxed) {
+                return Ok(false);
+            }
+            let len = usize::try_from(left).unwrap_or(usize::MAX).min(DATA_CHUNK);
+            let mut data = content.next(len).map_err(FileFault::Read)?;
+            if data.is_empty() && len > 0 {
+                let found = size - left;
+                self.tolerate(FileFault::SizeChanged { listed: size, found }, &mut warned)?;
+                data = zeros().slice(..len);
+            }
+            left -= data.len() as u64;
+            let last = left == 0;
+            if last && let Err(fault) = check_unchanged(&mut content, &before) {
+                self.tolerate(fault, &mut warned)?;
+            }
+            self.left_us = true;
+            self.observer.sent_bytes(data.len() as u64);
+            if last {
+                // Before it leaves: the transfer may end right after.
+                self.observer.file_sent(&self.request.path, size);
+            }
+            if !out(Ok(Piece {
+                id: self.request.id,
+                data,
+                last,
+            })) {
+                return Ok(false);
+            }
+            if last {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// Goes on in spite of a change, after one warning, if the policy has it so.
+    fn tolerate(&self, fault: FileFault, warned: &mut bool) -> Result<(), FileFault> {
+        if self.change != ChangePolicy::Warn {
+            return Err(fault);
+        }
+        if !std::mem::replace(warned, true) {
+            self.observer.warning(&Warning::Changed {
+                path: &self.request.path,
+                reason: &fault.to_string(),
             });
         }
-        left -= len as u64;
-        let last = left == 0;
-        if last {
-            check_unchanged(&mut *file, &before)?;
-        }
-        observer.sent_bytes(len as u64);
-        if !out(Ok(Piece {
-            id: request.id,
-            data: data.into(),
-            last,
-        })) {
-            return Ok(false);
-        }
-        if last {
-            return Ok(true);
-        }
+        Ok(())
     }
 }
 
 /// Says whether the file is at its end and still what it was when it was opened.
-fn check_unchanged(file: &mut dyn OpenFile, before: &Meta) -> Result<(), FileFault> {
-    let more = fill(file, &mut [0]).map_err(FileFault::Read)?;
-    let after = file.stat().map_err(FileFault::Read)?;
+fn check_unchanged(content: &mut Content<'_>, before: &Meta) -> Result<(), FileFault> {
+    let more = content.next(1).map_err(FileFault::Read)?.len();
+    let after = content.file.stat().map_err(FileFault::Read)?;
     if more > 0 || after.size != before.size {
         let found = after.size.max(before.size + more as u64);
         return Err(FileFault::SizeChanged {
@@ -159,10 +243,63 @@ fn check_unchanged(file: &mut dyn OpenFile, before: &Meta) -> Result<(), FileFau
             found,
         });
     }
-    if after.mtime_ns != before.mtime_ns {
+    if after.mtime_ns != before.mtime_ns || identity(&after) != identity(before) {
         return Err(FileFault::ChangedWhileRead);
     }
     Ok(())
+}
+
+/// The bytes of a file from where it stands, without reading its holes.
+pub(crate) struct Content<'a> {
+    file: &'a mut dyn OpenFile,
+    /// What is left of the run that the file stands in.
+    run: Run,
+}
+
+impl<'a> Content<'a> {
+    pub(crate) fn new(file: &'a mut dyn OpenFile) -> Self {
+        Content {
+            file,
+            run: Run::Data(0),
+        }
+    }
+
+    /// The next bytes: as many as asked for, fewer before the end of a run, none only at the end of the file (or if none
+    /// are asked for).
+    pub(crate) fn next(&mut self, len: usize) -> io::Result<Bytes> {
+        if let Run::Data(0) | Run::Hole(0) = self.run {
+            self.run = match self.file.next_run()? {
+                Run::Data(0) | Run::Hole(0) => Run::Data(u64::MAX),
+                run => run,
+            };
+        }
+        let within = |left: u64| usize::try_from(left).unwrap_or(usize::MAX).min(len);
+        match &mut self.run {
+            Run::Hole(left) => {
+                let data = zeros();
+                let len = within(*left).min(data.len());
+                *left -= len as u64;
+                Ok(data.slice(..len))
+            }
+            Run::Data(left) => {
+                let mut data = vec![0; within(*left)];
+                let got = fill(&mut *self.file, &mut data)?;
+                data.truncate(got);
+                *left -= got as u64;
+                if got == 0 {
+                    // A hole may begin where the data was cut off.
+                    *left = 0;
+                }
+                Ok(data.into())
+            }
+        }
+    }
+}
+
+/// Zero bytes that every hole shares.
+fn zeros() -> Bytes {
+    static ZEROS: OnceLock<Bytes> = OnceLock::new();
+    ZEROS.get_or_init(|| vec![0; DATA_CHUNK].into()).clone()
 }
 
 /// Reads until the buffer is full or the file ends.
@@ -177,4 +314,176 @@ fn fill(file: &mut dyn OpenFile, buffer: &mut [u8]) -> io::Result<usize> {
         }
     }
     Ok(filled)
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::os::unix::fs::FileExt;
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+    use crate::DirTree;
+    use crate::report::Unobserved;
+
+    /// Reads `f` with a policy; `after` is called with the number of each piece.
+    fn read(
+        dir: &std::path::Path,
+        identity: u64,
+        size: u64,
+        change: ChangePolicy,
+        after: impl Fn(usize),
+    ) -> (u64, bool, Option<FileFault>) {
+        let tree = DirTree::open(dir).expect("the file is there");
+        let request = FileRequest {
+            id: 1,
+            path: b"f".to_vec(),
+            size,
+            identity,
+        };
+        let (mut bytes, mut whole, mut fault, mut count) = (0, false, None, 0);
+        let stop = AtomicBool::new(false);
+        read_files(&tree, vec![request], change, &Unobserved, &stop, &mut |piece| {
+            match piece {
+                Ok(piece) => {
+                    bytes += piece.data.len() as u64;
+                    whole = piece.last;
+                    after(count);
+                    count += 1;
+                }
+                Err(err) => fault = Some(err.fault),
+            }
+            true
+        });
+        (bytes, whole, fault)
+    }
+
+    fn listed(dir: &std::path::Path) -> u64 {
+        let tree = DirTree::open(dir).expect("the file is there");
+        identity(
+            &tree
+                .open(RelPath::trusted(b"f"))
+                .expect("the file is there")
+                .stat()
+                .expect("the file is there"),
+        )
+    }
+
+    #[test]
+    fn another_file_of_the_same_size_and_time_is_a_change() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, other) = (dir.path().join("f"), dir.path().join("g"));
+        std::fs::write(&file, "old").unwrap();
+        std::fs::write(&other, "new").unwrap();
+        let time = std::fs::metadata(&file).unwrap().modified().unwrap();
+        std::fs::File::open(&other).unwrap().set_modified(time).unwrap();
+        let before = listed(dir.path());
+        assert!(
+            read(dir.path(), before, 3, ChangePolicy::Error, |_| {})
+                .2
+                .is_none()
+        );
+        std::fs::rename(&other, &file).unwrap();
+        let (bytes, _, fault) = read(dir.path(), before, 3, ChangePolicy::Error, |_| {});
+        assert!(matches!((bytes, fault), (0, Some(FileFault::ChangedSinceListed))));
+        for policy in [ChangePolicy::Retry(1), ChangePolicy::Warn] {
+            let (bytes, whole, fault) = read(dir.path(), before, 3, policy, |_| {});
+            assert!(fault.is_none() && whole && bytes == 3, "{policy:?} {fault:?}");
+        }
+    }
+
+    #[test]
+    fn a_change_after_the_first_piece_cannot_be_mended() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        std::fs::write(&path, vec![1; 3 * DATA_CHUNK]).unwrap();
+        let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+        let size = 3 * DATA_CHUNK as u64;
+        let grow = |count| {
+            if count == 0 {
+                file.write_all_at(b"more", size).unwrap();
+            }
+        };
+        let (bytes, whole, fault) = read(dir.path(), 0, size, ChangePolicy::Retry(5), grow);
+        assert!(
+            matches!(fault, Some(FileFault::SizeChanged { .. })) && !whole,
+            "{bytes}"
+        );
+        file.set_len(size).unwrap();
+        let shrink = |count| {
+            if count == 0 {
+                file.set_len(5).unwrap();
+            }
+        };
+        let (bytes, whole, fault) = read(dir.path(), 0, size, ChangePolicy::Warn, shrink);
+        assert!(fault.is_none() && whole && bytes == size, "{bytes} {fault:?}");
+    }
+
+    #[test]
+    fn a_file_that_returns_to_its_size_is_read_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        std::fs::write(&path, "12345").unwrap();
+        // Never again as long as announced: the retries end.
+        let (_, _, fault) = read(dir.path(), 0, 4, ChangePolicy::Retry(2), |_| {});
+        assert!(matches!(
+            fault,
+            Some(FileFault::SizeChanged { listed: 4, found: 5 })
+        ));
+        let (bytes, whole, fault) = read(dir.path(), 0, 4, ChangePolicy::Warn, |_| {});
+        assert!(fault.is_none() && whole && bytes == 4);
+        std::fs::remove_file(&path).unwrap();
+        let (_, _, fault) = read(dir.path(), 0, 4, ChangePolicy::Warn, |_| {});
+        assert!(matches!(fault, Some(FileFault::Open(_))));
+    }
+
+    #[test]
+    fn holes_are_sent_but_not_read() {
+        /// Counts the bytes that are really read.
+        struct Counting<'a>(Box<dyn OpenFile>, &'a AtomicUsize);
+        impl io::Read for Counting<'_> {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                let got = self.0.read(buffer)?;
+                self.1.fetch_add(got, Ordering::Relaxed);
+                Ok(got)
+            }
+        }
+        impl OpenFile for Counting<'_> {
+            fn stat(&self) -> io::Result<Meta> {
+                self.0.stat()
+            }
+            fn next_run(&mut self) -> io::Result<Run> {
+                self.0.next_run()
+            }
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let file = std::fs::File::create(dir.path().join("f")).unwrap();
+        let size = 64 << 20;
+        file.set_len(size).unwrap();
+        file.write_all_at(b"begin", 8 << 20).unwrap();
+        file.write_all_at(b"end", size - 3).unwrap();
+        file.sync_all().unwrap();
+        let read = AtomicUsize::new(0);
+        let tree = DirTree::open(dir.path()).unwrap();
+        let mut open = Counting(tree.open(RelPath::trusted(b"f")).unwrap(), &read);
+        let mut content = Content::new(&mut open);
+        let mut all = Vec::new();
+        loop {
+            let piece = content.next(DATA_CHUNK).unwrap();
+            if piece.is_empty() {
+                break;
+            }
+            all.extend_from_slice(&piece);
+        }
+        let mut want = vec![0; usize::try_from(size).unwrap()];
+        want[8 << 20..(8 << 20) + 5].copy_from_slice(b"begin");
+        let end = want.len() - 3;
+        want[end..].copy_from_slice(b"end");
+        assert!(all == want);
+        let read = read.load(Ordering::Relaxed);
+        // File systems without holes have to be read whole.
+        let blocks = std::os::unix::fs::MetadataExt::blocks(&file.metadata().unwrap());
+        if blocks * 512 < size / 2 {
+            assert!(read < 4 << 20, "{read} bytes were read");
+        }
+    }
 }

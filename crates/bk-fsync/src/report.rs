@@ -59,16 +59,31 @@ pub enum Warning<'a> {
         /// The path from the root of the tree.
         path: &'a [u8],
     },
+    /// The file changed while it was sent, and was sent all the same, as the policy has it: what arrives may be a mix of
+    /// several versions, cut off, or filled up with zero bytes.
+    Changed {
+        /// The path from the root of the tree.
+        path: &'a [u8],
+        /// What changed.
+        reason: &'a str,
+    },
+    /// Hashes that were made cannot be remembered: the next transfer will make them again.
+    HashesNotSaved {
+        /// What the file system says.
+        reason: &'a str,
+    },
 }
 
 impl Warning<'_> {
-    /// The path that the warning is about.
+    /// The path that the warning is about; empty if it is not about one.
     #[must_use]
     pub fn path(&self) -> &[u8] {
         match self {
             Warning::SocketSkipped { path }
             | Warning::HiddenUnreadable { path }
-            | Warning::NotUtf8 { path } => path,
+            | Warning::NotUtf8 { path }
+            | Warning::Changed { path, .. } => path,
+            Warning::HashesNotSaved { .. } => &[],
         }
     }
 }
@@ -80,6 +95,12 @@ impl std::fmt::Display for Warning<'_> {
             Warning::SocketSkipped { .. } => write!(f, "skipped socket {path:?}"),
             Warning::NotUtf8 { .. } => {
                 write!(f, "{path:?} has a name or link target that is not valid UTF-8")
+            }
+            Warning::Changed { reason, .. } => {
+                write!(f, "{path:?} was sent although {reason}")
+            }
+            Warning::HashesNotSaved { reason } => {
+                write!(f, "cannot remember the hashes of files: {reason}")
             }
             Warning::HiddenUnreadable { .. } => {
                 write!(

@@ -70,6 +70,8 @@ pub struct FileRequest {
     pub path: Vec<u8>,
     /// The size that was announced.
     pub size: u64,
+    /// Which version of the file was announced; 0 if that is not known.
+    pub identity: u64,
 }
 
 /// The state of one transfer.
@@ -100,6 +102,14 @@ impl Sender {
     /// # Errors
     /// [`ProtocolError`] if the entry is out of order, or one too many.
     pub fn entry(&mut self, stat: Stat) -> Result<Packet, ProtocolError> {
+        self.identified(stat, 0)
+    }
+
+    /// As [`entry`](Self::entry), with a number that tells which version of the file was announced, or 0.
+    ///
+    /// # Errors
+    /// As [`entry`](Self::entry).
+    pub fn identified(&mut self, stat: Stat, identity: u64) -> Result<Packet, ProtocolError> {
         if self.listing_ended {
             return Err(ProtocolError::AfterEnd);
         }
@@ -115,7 +125,9 @@ impl Sender {
         } else {
             &[]
         };
-        let id = self.table.push(parent, name, size, mode.is_regular())?;
+        let id = self
+            .table
+            .push(parent, name, (size, identity), mode.is_regular())?;
         if mode.is_dir() {
             self.above.push(id);
         }
@@ -196,6 +208,7 @@ impl Sender {
                 id,
                 path: self.table.path(id),
                 size,
+                identity: self.table.identity(id),
             });
         }
         files
@@ -247,7 +260,7 @@ fn packet(packet_type: PacketType, id: u32, stat: Option<Stat>, data: Bytes) -> 
     }
 }
 
-/// What is kept of every entry: 16 bytes, its name and a bit. Paths are put together when they are needed.
+/// What is kept of every entry: 24 bytes, its name and a bit. Paths are put together when they are needed.
 #[derive(Debug, Default)]
 struct Table {
     records: Vec<Record>,
@@ -263,6 +276,7 @@ struct Record {
     /// Where its name starts. It ends where the next one starts.
     name: u32,
     size: u64,
+    identity: u64,
 }
 
 impl Table {
@@ -270,7 +284,7 @@ impl Table {
         &mut self,
         parent: Option<u32>,
         name: &[u8],
-        size: u64,
+        (size, identity): (u64, u64),
         regular: bool,
     ) -> Result<u32, ProtocolError> {
         let too_many = |_| ProtocolError::TooManyEntries;
@@ -287,6 +301,7 @@ impl Table {
             parent: parent.unwrap_or(id),
             name: start,
             size,
+            identity,
         });
         Ok(id)
     }
@@ -305,6 +320,10 @@ impl Table {
 
     fn size(&self, id: u32) -> u64 {
         self.records.get(id as usize).map_or(0, |r| r.size)
+    }
+
+    fn identity(&self, id: u32) -> u64 {
+        self.records.get(id as usize).map_or(0, |r| r.identity)
     }
 
     fn path(&self, mut id: u32) -> Vec<u8> {
@@ -371,7 +390,8 @@ mod tests {
             [FileRequest {
                 id: 2,
                 path: b"a/b/f".to_vec(),
-                size: 10
+                size: 10,
+                identity: 0
             }]
         );
         assert!(!sender.has_waiting());
@@ -499,6 +519,6 @@ mod tests {
 
     #[test]
     fn what_is_kept_of_an_entry_is_small() {
-        assert_eq!(size_of::<Record>(), 16);
+        assert_eq!(size_of::<Record>(), 24);
     }
 }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use bk_build::{BuildError, BuildRequest, Context, Dockerfile, InputError, LocalFailure};
+use bk_fsync::FilePolicies;
 use bk_fsync::tree::{DirTree, FilesTree, MemoryTree, Tree};
 
 use crate::shared_key::{host_name, shared_key};
@@ -36,6 +37,7 @@ pub struct Sources {
     by_name: BTreeMap<String, Source>,
     dockerfile_name: Option<String>,
     shared_key: String,
+    policies: FilePolicies,
 }
 
 impl Sources {
@@ -51,6 +53,19 @@ impl Sources {
         self
     }
 
+    /// Sets how the files of all sources are sent. Default: that of each policy.
+    #[must_use]
+    pub fn with_policies(mut self, policies: FilePolicies) -> Self {
+        self.policies = policies;
+        self
+    }
+
+    /// How the files of all sources are sent.
+    #[must_use]
+    pub fn policies(&self) -> &FilePolicies {
+        &self.policies
+    }
+
     /// The context and the Dockerfile of a request. Reads directories, off the async threads.
     ///
     /// # Errors
@@ -58,9 +73,10 @@ impl Sources {
     /// looked for.
     pub async fn of(request: &BuildRequest) -> Result<Self, BuildError> {
         let (context, dockerfile) = (request.context.clone(), request.dockerfile.clone());
-        let key = request.shared_key.clone();
+        let (key, policies) = (request.shared_key.clone(), request.files.clone());
         tokio::task::spawn_blocking(move || Self::collect(&context, &dockerfile, key))
             .await
+            .map(|sources| Ok(sources?.with_policies(policies)))
             .unwrap_or_else(|e| Err(BuildError::Misuse(format!("the runtime was shut down: {e}"))))
     }
 

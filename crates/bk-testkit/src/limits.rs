@@ -20,3 +20,7 @@ pub const STATUS_WAIT: Duration = Duration::from_secs(6);
 
 /// Bytes that must be free in memory for trees to be made there: two of the biggest at once, and as much again.
 pub const ROOM: u64 = 4 << 30;
+
+/// Age at which the time of a file's last change stands for one version of it: more than the 20 ms that the client takes
+/// for a tick of any file system's clock.
+pub const SETTLED: Duration = Duration::from_millis(30);

@@ -8,7 +8,7 @@ use std::{io, path::Path, sync::Arc};
 
 use bk_build::{BuildError, Dockerfile, InputError, LocalFailure};
 use bk_fsync::{
-    FilterOptions, Tree,
+    FilePolicies, FilterOptions, Tree,
     entry::Kind,
     filter::{Filter, FilterError},
     path::{RelPath, show},
@@ -38,6 +38,8 @@ pub(super) struct Plan {
     pub(super) dockerfile: String,
     /// Where that file comes from when it is not in the context: a tree and the name there.
     pub(super) placed: Option<(Arc<dyn Tree>, String)>,
+    /// How the files are sent.
+    pub(super) policies: FilePolicies,
 }
 
 impl Plan {
@@ -88,6 +90,7 @@ impl Plan {
             filter,
             dockerfile,
             placed,
+            policies: sources.policies().clone(),
         })
     }
 }

@@ -112,7 +112,8 @@ fn pack(
     let mut tar = TarWriter::new(Pieces {
         gathered: BytesMut::new(),
         out: pieces,
-    })?;
+    })?
+    .policies(plan.policies.clone());
     if let Some((tree, name)) = &plan.placed {
         let (from, to) = (
             RelPath::new(name.as_bytes()),

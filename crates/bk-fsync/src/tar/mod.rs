@@ -13,7 +13,7 @@ use crate::entry::{Entry, Kind, Meta};
 use crate::filter::Filter;
 use crate::hardlink::HardLinks;
 use crate::path::{RelPath, show};
-use crate::policy::{OwnerPolicy, Utf8Policy};
+use crate::policy::{FilePolicies, Utf8Policy, identity, seconds_only};
 use crate::read::{FileError, FileFault, read_files};
 use crate::report::SendObserver;
 use crate::send::FileRequest;
@@ -44,6 +44,7 @@ pub enum TarError {
 #[derive(Debug)]
 pub struct TarWriter<W> {
     out: W,
+    policies: FilePolicies,
     entries: u64,
     bytes: u64,
 }
@@ -60,6 +61,7 @@ impl<W: Write> TarWriter<W> {
     pub fn new(out: W) -> Result<Self, TarError> {
         let mut this = TarWriter {
             out,
+            policies: FilePolicies::new(),
             entries: 0,
             bytes: 0,
         };
@@ -80,7 +82,15 @@ impl<W: Write> TarWriter<W> {
         Ok(this)
     }
 
-    /// Adds everything of `tree` that `filter` lets through, in the order of a session transfer, owned by 0:0.
+    /// Sets what is done about modes, owners and changes; the defaults are those of [`FilePolicies`]. Of the sync policy
+    /// only the fixed time of [`Content`](crate::SyncPolicy::Content) has a meaning, since an archive holds everything.
+    #[must_use]
+    pub fn policies(mut self, policies: FilePolicies) -> Self {
+        self.policies = policies;
+        self
+    }
+
+    /// Adds everything of `tree` that `filter` lets through, in the order of a session transfer.
     ///
     /// `observer` is told what a session transfer tells it, with each file requested just before it is sent. Ends with
     /// [`TarError::Stopped`] soon after `stop` was set.
@@ -165,17 +175,17 @@ impl<W: Write> TarWriter<W> {
         self.entries += 1;
         self.bytes += size;
         observer.listed(self.entries, self.bytes);
-        let (uid, gid) = OwnerPolicy::Reset.apply(meta.uid, meta.gid);
+        let (uid, gid) = self.policies.owner.apply(meta.uid, meta.gid);
         let header = Header {
             path: name,
             kind: meta.kind,
             hard_link: link,
             target: &entry.target,
-            mode: meta.mode,
+            mode: self.policies.mode.apply(meta.kind, meta.mode),
             uid,
             gid,
             size,
-            mtime_ns: meta.mtime_ns,
+            mtime_ns: seconds_only(&self.policies.sync, meta.mtime_ns),
             device: match meta.kind {
                 Kind::CharDevice | Kind::BlockDevice => device(meta.rdev),
                 _ => (0, 0),
@@ -191,10 +201,13 @@ impl<W: Write> TarWriter<W> {
             id: 0,
             path: entry.path.clone(),
             size,
+            identity: identity(meta),
         };
         let mut failed = None;
         let mut whole = false;
-        read_files(tree, vec![request], observer, stop, &mut |piece| {
+        // An archive carries no tags, so every policy about changes is safe.
+        let change = self.policies.change;
+        read_files(tree, vec![request], change, observer, stop, &mut |piece| {
             let result = piece.map_err(TarError::from).and_then(|piece| {
                 whole = piece.last;
                 self.write(&piece.data)

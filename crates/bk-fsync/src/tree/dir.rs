@@ -13,6 +13,8 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+#[cfg(target_os = "linux")]
+use super::Run;
 use super::{Directory, Listed, OpenFile, Tree};
 use crate::entry::{Kind, Meta, Xattr};
 use crate::limits::{PATH_MAX, XATTR_FIRST, XATTR_MAX};
@@ -87,14 +89,17 @@ impl Tree for DirTree {
 
     fn open(&self, path: RelPath<'_>) -> io::Result<Box<dyn OpenFile>> {
         let fd = open_below(self.root.fd.as_fd(), path, FILE_FLAGS)?;
-        let file = HostFile(std::fs::File::from(fd));
-        if file.stat()?.kind != Kind::File {
+        let stat = rustix::fs::fstat(&fd)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 "it is no longer a regular file",
             ));
         }
-        Ok(Box::new(file))
+        Ok(Box::new(HostFile {
+            file: fd.into(),
+            sparse: stat.st_blocks.saturating_mul(512) < stat.st_size,
+        }))
     }
 }
 
@@ -165,17 +170,57 @@ impl Directory for HostDir {
     }
 }
 
-struct HostFile(std::fs::File);
+struct HostFile {
+    file: std::fs::File,
+    /// Whether it takes less room than it has bytes, so that looking for holes pays.
+    #[cfg_attr(
+        not(target_os = "linux"),
+        expect(dead_code, reason = "holes are looked for on Linux only")
+    )]
+    sparse: bool,
+}
 
 impl Read for HostFile {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.read(buffer)
+        self.file.read(buffer)
     }
 }
 
 impl OpenFile for HostFile {
     fn stat(&self) -> io::Result<Meta> {
-        meta_of(&rustix::fs::fstat(&self.0)?)
+        meta_of(&rustix::fs::fstat(&self.file)?)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn next_run(&mut self) -> io::Result<Run> {
+        use rustix::fs::{SeekFrom, seek};
+        if !self.sparse {
+            return Ok(Run::Data(u64::MAX));
+        }
+        let file = &self.file;
+        let at = rustix::fs::tell(file)?;
+        match seek(file, SeekFrom::Data(at)) {
+            Ok(data) if data > at => Ok(Run::Hole(data - at)),
+            Ok(_) => {
+                let end = seek(file, SeekFrom::Hole(at))?;
+                seek(file, SeekFrom::Start(at))?;
+                Ok(Run::Data(end.saturating_sub(at)))
+            }
+            // Nothing but a hole up to the end, or the end.
+            Err(Errno::NXIO) => {
+                let end = seek(file, SeekFrom::End(0))?;
+                if end > at {
+                    return Ok(Run::Hole(end - at));
+                }
+                seek(file, SeekFrom::Start(at))?;
+                Ok(Run::Data(u64::MAX))
+            }
+            // A file system that does not tell.
+            Err(_) => {
+                self.sparse = false;
+                Ok(Run::Data(u64::MAX))
+            }
+        }
     }
 }
 
@@ -237,6 +282,7 @@ pub(crate) fn meta_of(stat: &rustix::fs::Stat) -> io::Result<Meta> {
         mode: stat.st_mode as u32 & 0o7777,
         size: u64::try_from(stat.st_size).unwrap_or(0),
         mtime_ns: nanoseconds(stat.st_mtime as i64, stat.st_mtime_nsec as i64),
+        ctime_ns: nanoseconds(stat.st_ctime as i64, stat.st_ctime_nsec as i64),
         uid: stat.st_uid,
         gid: stat.st_gid,
         nlink: stat.st_nlink as u64,

@@ -145,6 +145,8 @@ fn regular(found: &fs::Metadata, name: &[u8]) -> io::Result<Meta> {
         use std::os::unix::fs::MetadataExt;
         meta.mode = found.mode() & 0o7777;
         meta.mtime_ns = super::dir::nanoseconds(found.mtime(), found.mtime_nsec());
+        meta.ctime_ns = super::dir::nanoseconds(found.ctime(), found.ctime_nsec());
+        (meta.dev, meta.ino) = (found.dev(), found.ino());
         meta.uid = found.uid();
         meta.gid = found.gid();
     }

@@ -84,6 +84,27 @@ pub trait OpenFile: io::Read + Send {
     /// # Errors
     /// Whatever the file system says.
     fn stat(&self) -> io::Result<Meta>;
+
+    /// Looks at what comes next. If it is a hole, the file stands behind it afterwards; else nothing has moved. Asked at
+    /// the start and at the end of each run.
+    ///
+    /// The default knows of no holes: everything is data.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    fn next_run(&mut self) -> io::Result<Run> {
+        Ok(Run::Data(u64::MAX))
+    }
+}
+
+/// A part of a file. At least one byte, unless it is the end of the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "bytes are there or they are not")]
+pub enum Run {
+    /// At most this many bytes are to be read before asking again.
+    Data(u64),
+    /// This many zero bytes are stored nowhere and need not be read.
+    Hole(u64),
 }
 
 /// A name in a directory.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bk_fsync::limits::{CHUNKS_AHEAD, DATA_CHUNK, FILE_READERS, PACKETS_AHEAD};
 use bk_fsync::path::RelPath;
 use bk_fsync::tree::{Directory, OpenFile};
-use bk_fsync::{MemoryTree, SendOptions, Tree};
+use bk_fsync::{FilePolicies, MemoryTree, SendOptions, SyncPolicy, Tree};
 
 use crate::peer::{Op, hooked, request, start, transfer};
 
@@ -132,7 +132,7 @@ async fn a_peer_that_never_reads_pins_little_memory_and_is_still_heard() {
     const CAPACITY: usize = 4;
     let (tree, reads) = large_tree();
     let (tree, watch) = guarded(tree);
-    let (to_sender, mut from_sender, sending) = start(tree, SendOptions::new(), CAPACITY);
+    let (to_sender, mut from_sender, sending) = start(tree, unread(), CAPACITY);
     let mut sending = Box::pin(sending);
     let peer = async {
         while from_sender.recv().await.unwrap().stat.is_some() {}
@@ -234,4 +234,9 @@ async fn fifty_thousand_files_in_one_transfer() {
         content[..] == number.to_be_bytes()
     };
     assert!(got.files.iter().all(right));
+}
+
+/// Files without numbers, as those in memory, would be read while they are listed.
+fn unread() -> SendOptions {
+    SendOptions::new().policies(FilePolicies::new().sync(SyncPolicy::Mtime))
 }

@@ -9,6 +9,8 @@ mod golden;
 #[cfg(unix)]
 mod host;
 mod peer;
+#[cfg(unix)]
+mod policies;
 mod random;
 
 #[path = "../support/vectors.rs"]

@@ -11,7 +11,9 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
 use bk_fsync::receive::{Change, ReceiveObserver, ReceiveWarning};
-use bk_fsync::{Destination, ReceiveError, ReceiveOptions, ReceiveReport, SendOptions, Tree, receive, send};
+use bk_fsync::{
+    Destination, ReceiveError, ReceiveOptions, ReceiveReport, SendOptions, SyncPolicy, Tree, receive, send,
+};
 use bk_proto::Mode;
 use bk_proto::fsutil::packet::PacketType;
 use bk_proto::fsutil::{Packet, Stat};
@@ -82,10 +84,12 @@ pub(crate) fn data(id: u32, bytes: impl Into<Bytes>) -> Packet {
 /// Sends `tree` with our own sender into `dest`.
 pub(crate) async fn copy(
     tree: Arc<dyn Tree>,
-    sending: SendOptions,
+    mut sending: SendOptions,
     dest: &Arc<Destination>,
     options: ReceiveOptions,
 ) -> Result<ReceiveReport, ReceiveError> {
+    // As a daemon sends: with true times.
+    sending.policies.sync = SyncPolicy::Mtime;
     let (to_receiver, from_sender) = mpsc::channel(4);
     let (to_sender, from_receiver) = mpsc::channel(4);
     let (sent, received) = tokio::join!(

@@ -84,7 +84,10 @@ impl FileSync for FileSyncService {
             watch: watch.clone(),
         };
         let (outbound, packets) = mpsc::channel(OUTBOUND_PACKETS);
-        let options = SendOptions::new().filter(filter).observer(watch);
+        let options = SendOptions::new()
+            .filter(filter)
+            .policies(self.sources.policies().clone())
+            .observer(watch);
         let sending = bk_fsync::send(source.tree.clone(), options, request.into_inner(), outbound);
         let task = AbortOnDropHandle::new(tokio::spawn(transfer.run(sending)));
         Ok(Response::new(PacketStream {
