@@ -3,6 +3,7 @@
 
 #![no_main]
 
+use bk_fuzz::Detail;
 use bk_proto::rpc_status::Status;
 use bk_solve::{ErrorDetails, StatusFold, message_failure};
 use libfuzzer_sys::fuzz_target;
@@ -11,7 +12,7 @@ use prost_types::Any;
 
 const KINDS: [&str; 4] = ["errdefs.Vertex", "errdefs.Source", "gatewayapi.ExitMessage", "errdefs.Solve"];
 
-fuzz_target!(|input: (i32, &str, Option<&[u8]>, Vec<(u8, Vec<u8>)>)| {
+fuzz_target!(|input: (i32, &str, Option<&[u8]>, Vec<Detail>)| {
     let (code, message, raw, parts) = input;
     let details = parts.into_iter().map(|(kind, value)| {
         let kind = KINDS[usize::from(kind) % KINDS.len()];

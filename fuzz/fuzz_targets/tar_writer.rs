@@ -2,13 +2,13 @@
 
 #![no_main]
 
-use std::io::Read;
-use std::sync::atomic::AtomicBool;
+use std::{io::Read, sync::atomic::AtomicBool};
 
 use bk_fsync::{MemoryTree, filter::Filter, report::Unobserved, tar::TarWriter};
+use bk_fuzz::TreeFile;
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|input: Vec<(Vec<u8>, Option<Vec<u8>>, i64, u16)>| {
+fuzz_target!(|input: Vec<TreeFile>| {
     let (mut tree, mut want) = (MemoryTree::new(), std::collections::BTreeMap::new());
     // The reader cuts PAX records at line feeds, which is its own mistake.
     for (path, content, mtime, mode) in input.into_iter().filter(|i| !i.0.contains(&b'\n')) {

@@ -5,13 +5,14 @@
 
 use std::io::IoSlice;
 
+use bk_fuzz::Write;
 use bk_proto::control::BytesMessage;
 use bk_session::{TunnelSender, limits::TUNNEL_CHUNK};
 use futures_util::{FutureExt, StreamExt, future::join, stream};
 use libfuzzer_sys::fuzz_target;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-fuzz_target!(|input: (Vec<Vec<u8>>, Vec<(u8, u16, u16)>)| {
+fuzz_target!(|input: (Vec<Vec<u8>>, Vec<Write>)| {
     let (incoming, writes) = input;
     let (sender, outgoing) = TunnelSender::new();
     let messages = incoming.iter().cloned().map(|data| Ok(BytesMessage { data: data.into() }));

@@ -3,12 +3,14 @@
 //! The rule: simple enough to be believed by reading, and written from what the thing must do, not from its code.
 
 mod errors;
+mod input;
 mod pattern;
 mod receiver;
 mod scratch;
 mod sender;
 
 pub use errors::draw;
+pub use input::{Detail, TreeFile, Write};
 pub use pattern::matches;
 pub use receiver::{NAMES, Peer, ReceiverModel, Step};
 pub use scratch::{check, set};
