@@ -48,6 +48,9 @@ impl SourceSnippet {
 const PAD_SINGLE: i64 = 4;
 const PAD_SEVERAL: i64 = 2;
 
+/// Lines drawn at most: a daemon's range may span a whole file.
+const MAX_DRAWN: usize = 200;
+
 impl fmt::Display for SourceSnippet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.data.is_empty() {
@@ -88,13 +91,17 @@ impl fmt::Display for SourceSnippet {
         }
         writeln!(f, "{}:{first}", self.filename)?;
         writeln!(f, "--------------------")?;
-        for (number, line) in (start..=end).zip(lines.iter().skip(usize::try_from(start - 1).unwrap_or(0))) {
+        let from = usize::try_from(start - 1).unwrap_or(0);
+        for (number, line) in (start..=end).zip(lines.iter().skip(from)).take(MAX_DRAWN) {
             let marked = self
                 .ranges
                 .iter()
                 .any(|r| i64::from(r.start) <= number && number <= i64::from(r.end.max(r.start)));
             let mark = if marked { ">>>" } else { "   " };
             writeln!(f, " {number:3} | {mark} {line}")?;
+        }
+        if usize::try_from(end - start).is_ok_and(|more| more >= MAX_DRAWN) {
+            writeln!(f, "     | (and more, up to line {end})")?;
         }
         writeln!(f, "--------------------")
     }
@@ -133,6 +140,18 @@ mod tests {
             }],
         );
         assert!(s.to_string().contains("   2 | >>> two"));
+        let long = SourceSnippet::new(
+            "D",
+            "\n".repeat(160_000),
+            vec![
+                LineRange {
+                    start: 1,
+                    end: i32::MAX
+                };
+                8000
+            ],
+        );
+        assert!(long.to_string().lines().count() <= MAX_DRAWN + 4);
         assert_eq!(SourceSnippet::new("D", "", vec![]).to_string(), "");
         assert_eq!(
             SourceSnippet::new("D", "", vec![LineRange { start: 3, end: 3 }]).to_string(),

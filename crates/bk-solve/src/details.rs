@@ -10,6 +10,9 @@ use prost::Message;
 use serde::Deserialize;
 use serde_json::Value;
 
+/// Places kept of one failure: a Dockerfile inside a few others is the most that is real.
+const MAX_SNIPPETS: usize = 16;
+
 /// What every detail's type URL starts with.
 const PREFIX: &str = "github.com/moby/buildkit/";
 
@@ -89,9 +92,10 @@ impl ErrorDetails {
                             end: r.end.line.max(r.start.line),
                         })
                         .collect();
-                    // The chain is walked outermost first; the innermost place is the one that says most.
-                    this.snippets
-                        .insert(0, SourceSnippet::new(source.info.filename, data, ranges));
+                    if this.snippets.len() < MAX_SNIPPETS {
+                        this.snippets
+                            .push(SourceSnippet::new(source.info.filename, data, ranges));
+                    }
                 }
                 "gatewayapi.ExitMessage+json" => {
                     let code = value.get("Code").and_then(Value::as_i64).unwrap_or(0);
@@ -101,6 +105,8 @@ impl ErrorDetails {
                 _ => {}
             }
         }
+        // The chain is walked outermost first; the innermost place is the one that says most.
+        this.snippets.reverse();
         this
     }
 }
@@ -146,6 +152,12 @@ mod tests {
         assert_eq!(d.snippets.len(), 1);
         assert_eq!(d.snippets[0].data.as_ref(), b"FROM scratch\nRUN false\n");
         assert_eq!(d.snippets[0].first_line(), Some(2));
+    }
+
+    #[test]
+    fn a_flood_of_places_is_cut() {
+        let d = ErrorDetails::decode(&encode(vec![any("errdefs.Source+json", "{}"); 80_000]));
+        assert_eq!(d.snippets.len(), MAX_SNIPPETS);
     }
 
     #[test]
