@@ -147,7 +147,7 @@ impl Reader<'_> {
                     if self.stop.load(Ordering::Relaxed) {
                         return Ok(false);
                     }
-                    std::thread::sleep(RETRY_PAUSE);
+                    std::thread::sleep(RETRY_PAUSE); // sleep: gives the writer time; nothing tells when it is done
                 }
                 other => return other,
             }

@@ -216,7 +216,7 @@ impl TreeBuilder {
         }
         // A file that has only just changed is sent once more by the next build, since its time could stand for two
         // versions. Tests count files, so theirs must be older.
-        std::thread::sleep(limits::SETTLED);
+        std::thread::sleep(limits::SETTLED); // sleep: time itself has to pass
         Ok(())
     }
 }
