@@ -12,6 +12,7 @@ use std::{
 
 use bk_build::{Credential, CredentialError, CredentialProvider, NoCredentials};
 use bk_fsync::{
+    FilePolicies, SyncPolicy,
     entry::Meta,
     path::RelPath,
     tree::{DirTree, Directory, MemoryTree, OpenFile, Tree},
@@ -73,7 +74,11 @@ async fn attach(config: SessionConfig) -> (Daemon, RunningSession) {
 }
 
 async fn serving(tree: impl Tree + 'static) -> (Daemon, RunningSession) {
-    let sources = Sources::none().with("context", Arc::new(tree), None);
+    // Times as they are: the default reads files that have no inode already while it lists them, and some trees here
+    // block on reading.
+    let sources = Sources::none()
+        .with("context", Arc::new(tree), None)
+        .with_policies(FilePolicies::default().sync(SyncPolicy::Mtime));
     attach(SessionConfig::new(sources, Arc::new(NoCredentials))).await
 }
 
