@@ -3,12 +3,13 @@
 //! The rule: whatever listens there, the answer is an error that says what it is, never a hang.
 
 use bk_build::{BuildError, ConnectError};
+use bk_solve::chain;
 use bollard::{API_DEFAULT_VERSION, Docker};
 use http::{HeaderMap, Method, StatusCode};
 
 use crate::{
     endpoint::Endpoint,
-    http1::{Connection, SendError, chain, empty, error_message},
+    http1::{Connection, SendError, empty, error_message},
     limits::CONNECT_TIMEOUT,
 };
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bk_build::{BuildError, ConnectError, Refusal, SessionLost};
 use bk_session::exec::TaskOwner;
-use bk_solve::BoxedIo;
+use bk_solve::{BoxedIo, chain};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Limited, combinators::UnsyncBoxBody};
@@ -213,21 +213,6 @@ pub(crate) fn grpc_code(status: StatusCode) -> i32 {
         502..=504 => Refusal::UNAVAILABLE,
         _ => 2,
     }
-}
-
-/// An error with its causes on one line.
-pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(e) = source {
-        let part = e.to_string();
-        if !text.contains(&part) {
-            text.push_str(": ");
-            text.push_str(&part);
-        }
-        source = e.source();
-    }
-    text
 }
 
 #[cfg(test)]

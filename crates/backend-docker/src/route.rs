@@ -7,12 +7,12 @@ use std::{fmt, str::FromStr, sync::Arc};
 
 use bk_build::{BuildError, BuilderInfo, NoCredentials, Refusal};
 use bk_session::{Session, SessionConfig, Sources};
+use bk_solve::chain;
 
 use crate::{
     daemon::{ApiVersion, Daemon},
     dialer::{self, Grpc, H2c},
     endpoint::Endpoint,
-    http1::chain,
 };
 
 /// Which way to reach BuildKit inside Docker Engine.

@@ -12,7 +12,7 @@ pub mod limits;
 mod lower;
 mod solve;
 
-pub use channel::Channel;
+pub use channel::{Channel, chain};
 pub use classify::message_failure;
 pub use details::ErrorDetails;
 pub use dial::{BoxedIo, ByteStream, Dialer};

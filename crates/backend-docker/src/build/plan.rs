@@ -16,7 +16,7 @@ use bk_fsync::{
 };
 use bk_session::{CONTEXT, DOCKERFILE, Source, Sources};
 
-use crate::http1::chain;
+use bk_solve::chain;
 
 /// The names that the frontend looks for when none is given.
 const DEFAULT_NAMES: [&str; 2] = ["Dockerfile", "dockerfile"];

@@ -21,6 +21,7 @@ use bk_fsync::{
     tar::{TarError, TarWriter},
     walk::WalkError,
 };
+use bk_solve::chain;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use http_body_util::{BodyExt, StreamBody};
@@ -30,7 +31,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::plan::Plan;
 use crate::{
-    http1::{Body, BodyError, chain},
+    http1::{Body, BodyError},
     limits::{UPLOAD_AHEAD, UPLOAD_CHUNK, UPLOAD_READING},
 };
 
