@@ -23,9 +23,9 @@ use crate::{
     exec::TaskOwner,
     limits,
     service::{
-        auth::AuthService,
-        dispatch::{Dispatch, METHODS},
-        file_sync::FileSyncService,
+        auth,
+        dispatch::{Dispatch, Services},
+        file_sync, health,
     },
     sources::Sources,
 };
@@ -136,14 +136,14 @@ impl Session {
             .chars()
             .filter(|c| (' '..='~').contains(c))
             .collect();
-        let auth = AuthService {
-            provider: config.credentials,
-        };
-        let file_sync = FileSyncService::new(config.sources, config.events, state.clone());
+        let mut services = Services::default();
+        health::serve(&mut services);
+        auth::serve(&mut services, config.credentials);
+        file_sync::serve(&mut services, config.sources, config.events, state.clone());
         Self {
             id: Id::random(),
             shared_key,
-            dispatch: Dispatch::new(auth, file_sync),
+            dispatch: services.finish(),
             state,
         }
     }
@@ -160,9 +160,9 @@ impl Session {
             (headers::SESSION_SHARED_KEY_CANONICAL, self.shared_key.clone()),
         ];
         list.extend(
-            METHODS
-                .iter()
-                .map(|m| (headers::SESSION_METHOD_CANONICAL, (*m).to_owned())),
+            self.dispatch
+                .methods()
+                .map(|m| (headers::SESSION_METHOD_CANONICAL, m)),
         );
         SessionHeaders(list)
     }

@@ -6,12 +6,22 @@ use std::sync::Arc;
 use bk_build::CredentialProvider;
 use bk_proto::auth::{
     CredentialsRequest, CredentialsResponse, FetchTokenRequest, FetchTokenResponse, GetTokenAuthorityRequest,
-    GetTokenAuthorityResponse, VerifyTokenAuthorityRequest, VerifyTokenAuthorityResponse, auth_server::Auth,
+    GetTokenAuthorityResponse, VerifyTokenAuthorityRequest, VerifyTokenAuthorityResponse,
+    auth_server::{Auth, AuthServer, SERVICE_NAME},
 };
 use tonic::{Request, Response, Status};
 
-pub(crate) struct AuthService {
-    pub(crate) provider: Arc<dyn CredentialProvider>,
+use super::dispatch::Services;
+use crate::limits::MAX_MESSAGE;
+
+/// Adds the service that answers for registry credentials.
+pub(crate) fn serve(services: &mut Services, provider: Arc<dyn CredentialProvider>) {
+    let server = AuthServer::new(AuthService { provider }).max_decoding_message_size(MAX_MESSAGE);
+    services.add(SERVICE_NAME, &["Credentials"], server);
+}
+
+struct AuthService {
+    provider: Arc<dyn CredentialProvider>,
 }
 
 /// The daemon then exchanges the credentials for tokens by itself.

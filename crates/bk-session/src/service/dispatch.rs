@@ -1,65 +1,84 @@
 //! From a request's path to its service. Whatever is not served answers `Unimplemented`, which daemons rely on: it
 //! means "no such credentials, secret or key" to them, not a failure.
+//!
+//! The rule: a method is announced only if something answers it, so both come from one list.
 
-use std::{convert::Infallible, pin::Pin, sync::Arc};
+use std::{collections::BTreeMap, convert::Infallible, pin::Pin, sync::Arc};
 
-use bk_proto::{
-    auth::auth_server::{AuthServer, SERVICE_NAME as AUTH},
-    filesync::file_sync_server::{FileSyncServer, SERVICE_NAME as FILE_SYNC},
-    health::health_server::{HealthServer, SERVICE_NAME as HEALTH},
-};
 use hyper::body::Incoming;
 use tonic::{Status, body::Body};
 use tower_service::Service;
 
-use super::{auth::AuthService, file_sync::FileSyncService, health::HealthService};
-use crate::limits::MAX_MESSAGE;
-
-/// Every method that this server answers, as the daemon wants them announced: one value each.
-pub(crate) const METHODS: &[&str] = &[
-    "/grpc.health.v1.Health/Check",
-    "/grpc.health.v1.Health/List",
-    "/grpc.health.v1.Health/Watch",
-    "/moby.filesync.v1.Auth/Credentials",
-    "/moby.filesync.v1.FileSync/DiffCopy",
-];
-
-/// All services of one session. Cheap to clone: hyper asks for one a stream.
-#[derive(Clone)]
+/// All services of one session. Cheap to clone.
+#[derive(Clone, Default)]
 pub(crate) struct Dispatch {
-    health: HealthServer<HealthService>,
-    auth: AuthServer<AuthService>,
-    file_sync: FileSyncServer<FileSyncService>,
+    services: Arc<BTreeMap<&'static str, Registered>>,
+}
+
+/// A service and what it answers.
+struct Registered {
+    methods: &'static [&'static str],
+    handler: Box<dyn Handler>,
 }
 
 type BoxFuture = Pin<Box<dyn Future<Output = Result<http::Response<Body>, Infallible>> + Send>>;
 
-impl Dispatch {
-    pub(crate) fn new(auth: AuthService, file_sync: FileSyncService) -> Self {
-        Self {
-            health: HealthServer::new(HealthService),
-            auth: AuthServer::from_arc(Arc::new(auth)).max_decoding_message_size(MAX_MESSAGE),
-            file_sync: FileSyncServer::from_arc(Arc::new(file_sync))
-                .max_decoding_message_size(MAX_MESSAGE)
-                .max_encoding_message_size(usize::MAX),
-        }
+/// A generated server, whatever its type.
+trait Handler: Send + Sync {
+    fn call(&self, request: http::Request<Incoming>) -> BoxFuture;
+}
+
+impl<S> Handler for S
+where
+    S: Service<
+            http::Request<Incoming>,
+            Response = http::Response<Body>,
+            Error = Infallible,
+            Future = BoxFuture,
+        > + Clone
+        + Send
+        + Sync,
+{
+    fn call(&self, request: http::Request<Incoming>) -> BoxFuture {
+        Service::call(&mut self.clone(), request)
+    }
+}
+
+/// Collects the services of a session.
+#[derive(Default)]
+pub(crate) struct Services(BTreeMap<&'static str, Registered>);
+
+impl Services {
+    /// Serves `methods`, each without its service, of the service `name` by `server`.
+    pub(crate) fn add<S>(&mut self, name: &'static str, methods: &'static [&'static str], server: S)
+    where
+        S: Service<
+                http::Request<Incoming>,
+                Response = http::Response<Body>,
+                Error = Infallible,
+                Future = BoxFuture,
+            > + Clone
+            + Send
+            + Sync
+            + 'static,
+    {
+        let handler = Box::new(server);
+        self.0.insert(name, Registered { methods, handler });
     }
 
-    fn route(&mut self, request: http::Request<Incoming>) -> BoxFuture {
-        let path = request.uri().path();
-        let service = path
-            .strip_prefix('/')
-            .and_then(|p| p.split_once('/'))
-            .map_or("", |(s, _)| s);
-        match service {
-            HEALTH => self.health.call(request),
-            AUTH => self.auth.call(request),
-            FILE_SYNC => self.file_sync.call(request),
-            _ => {
-                let status = Status::unimplemented(format!("{path} is not served by this session"));
-                Box::pin(async move { Ok(status.into_http()) })
-            }
+    pub(crate) fn finish(self) -> Dispatch {
+        Dispatch {
+            services: Arc::new(self.0),
         }
+    }
+}
+
+impl Dispatch {
+    /// Every method that is answered, as the daemon wants them announced: one value each, in byte order.
+    pub(crate) fn methods(&self) -> impl Iterator<Item = String> {
+        self.services
+            .iter()
+            .flat_map(|(name, s)| s.methods.iter().map(move |m| format!("/{name}/{m}")))
     }
 }
 
@@ -69,6 +88,15 @@ impl hyper::service::Service<http::Request<Incoming>> for Dispatch {
     type Future = BoxFuture;
 
     fn call(&self, request: http::Request<Incoming>) -> Self::Future {
-        self.clone().route(request)
+        let path = request.uri().path();
+        let service = path
+            .strip_prefix('/')
+            .and_then(|p| p.split_once('/'))
+            .map_or("", |(s, _)| s);
+        if let Some(found) = self.services.get(service) {
+            return found.handler.call(request);
+        }
+        let status = Status::unimplemented(format!("{path} is not served by this session"));
+        Box::pin(async move { Ok(status.into_http()) })
     }
 }

@@ -24,19 +24,32 @@ use bk_build::{
 use bk_fsync::{
     FilterOptions, SendError, SendObserver, SendOptions, SendReport, Warning as FileWarning, walk::WalkError,
 };
-use bk_proto::{filesync::file_sync_server::FileSync, fsutil::Packet, headers, metadata};
+use bk_proto::{
+    filesync::file_sync_server::{FileSync, FileSyncServer, SERVICE_NAME},
+    fsutil::Packet,
+    headers, metadata,
+};
 use futures_core::Stream;
 use tokio::{sync::mpsc, time::MissedTickBehavior};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::dispatch::Services;
 use crate::{
-    limits::{MAX_WARNINGS, OUTBOUND_PACKETS, PROGRESS_INTERVAL},
+    limits::{MAX_MESSAGE, MAX_WARNINGS, OUTBOUND_PACKETS, PROGRESS_INTERVAL},
     session::SessionState,
     sources::{Source, Sources},
 };
 
-pub(crate) struct FileSyncService {
+/// Adds the service that sends files.
+pub(crate) fn serve(services: &mut Services, sources: Sources, events: EventSink, state: Arc<SessionState>) {
+    let server = FileSyncServer::new(FileSyncService::new(sources, events, state))
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(usize::MAX);
+    services.add(SERVICE_NAME, &["DiffCopy"], server);
+}
+
+struct FileSyncService {
     sources: Sources,
     events: EventSink,
     state: Arc<SessionState>,
@@ -46,7 +59,7 @@ pub(crate) struct FileSyncService {
 }
 
 impl FileSyncService {
-    pub(crate) fn new(sources: Sources, events: EventSink, state: Arc<SessionState>) -> Self {
+    fn new(sources: Sources, events: EventSink, state: Arc<SessionState>) -> Self {
         Self {
             sources,
             events,

@@ -7,13 +7,22 @@ use std::pin::Pin;
 
 use bk_proto::health::{
     HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse,
-    health_check_response::ServingStatus, health_server::Health,
+    health_check_response::ServingStatus,
+    health_server::{Health, HealthServer, SERVICE_NAME},
 };
 use futures_core::Stream;
 use futures_util::{StreamExt, stream};
 use tonic::{Request, Response, Status};
 
-pub(crate) struct HealthService;
+use super::dispatch::Services;
+
+/// Adds the service that says that this session is alive.
+pub(crate) fn serve(services: &mut Services) {
+    let server = HealthServer::new(HealthService);
+    services.add(SERVICE_NAME, &["Check", "List", "Watch"], server);
+}
+
+struct HealthService;
 
 fn serving() -> HealthCheckResponse {
     HealthCheckResponse {
