@@ -47,7 +47,7 @@ pub(crate) fn main(global: &Global, args: &BuildArgs) -> u8 {
     let result = runtime.block_on(Box::pin(connect_and_build(global, request, mode)));
     let code = match result.and_then(|outcome| keep(args, outcome)) {
         Ok(outcome) => match outcome.image_id {
-            Some(id) if args.quiet => report::to_stdout(&format!("{id}\n")),
+            Some(id) if args.progress.quiet => report::to_stdout(&format!("{id}\n")),
             _ => exit::SUCCESS,
         },
         // The plain display ends with the last output of a failed step; the others have not shown it as text.
@@ -66,9 +66,9 @@ fn fail(error: &BuildError, with_log: bool) -> u8 {
 
 /// What is done before any daemon is asked.
 fn prepare(args: &BuildArgs) -> Result<(Mode, BuildRequest), BuildError> {
-    let mode = request::mode(args, &Process)?;
+    let mode = request::mode(&args.progress, &Process)?;
     let request = request::request(args, &Process)?;
-    if let Some(file) = &args.iidfile {
+    if let Some(file) = &args.results.iidfile {
         files::remove_stale(file)?;
     }
     Ok((mode, request))
@@ -76,10 +76,10 @@ fn prepare(args: &BuildArgs) -> Result<(Mode, BuildRequest), BuildError> {
 
 /// Writes the files that were asked for.
 fn keep(args: &BuildArgs, outcome: BuildOutcome) -> Result<BuildOutcome, BuildError> {
-    if let Some(file) = &args.iidfile {
+    if let Some(file) = &args.results.iidfile {
         files::write_image_id(file, &outcome)?;
     }
-    if let Some(file) = &args.metadata_file {
+    if let Some(file) = &args.results.metadata_file {
         files::write_metadata(file, &outcome)?;
     }
     Ok(outcome)

@@ -7,7 +7,7 @@ use bk_client::{
 };
 
 use crate::{
-    args::{BuildArgs, ContextMode, OnChange, Sync},
+    args::{ContextMode, FileArgs, OnChange, Sync},
     limits::CHANGE_RETRIES,
     request::Surroundings,
 };
@@ -16,7 +16,7 @@ use crate::{
 ///
 /// # Errors
 /// A value that has no meaning.
-pub(crate) fn policies(args: &BuildArgs, around: &impl Surroundings) -> Result<FilePolicies, InputError> {
+pub(crate) fn policies(args: &FileArgs, around: &impl Surroundings) -> Result<FilePolicies, InputError> {
     let sync = match args.sync {
         Sync::Exact => SyncPolicy::Exact,
         Sync::Mtime => SyncPolicy::Mtime,
@@ -112,7 +112,7 @@ mod tests {
     fn of(flags: &[&str], around: &'static [(&str, &str)]) -> Result<FilePolicies, String> {
         let line = [&["bk", "build"], flags, &["."]].concat();
         let Command::Build(args) = Cli::try_parse_from(line).map_err(|e| e.to_string())?.command;
-        policies(&args, &Given(around)).map_err(|e| e.to_string())
+        policies(&args.files, &Given(around)).map_err(|e| e.to_string())
     }
 
     #[test]

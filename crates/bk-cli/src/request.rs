@@ -11,7 +11,7 @@ use bk_client::{BuildError, BuildRequest, Dockerfile, InputError, LocalFailure};
 use bk_progress::Mode;
 
 use crate::{
-    args::{BuildArgs, Progress},
+    args::{BuildArgs, Progress, ProgressArgs},
     limits::STDIN_DOCKERFILE_BYTES,
     policies,
 };
@@ -42,18 +42,18 @@ impl Surroundings for Process {
 /// # Errors
 /// A wrong argument, or a file that cannot be used; nothing was sent.
 pub(crate) fn request(args: &BuildArgs, around: &impl Surroundings) -> Result<BuildRequest, BuildError> {
-    check_context(&args.context)?;
+    check_context(&args.source.context)?;
     for (flag, file) in [
-        ("--iidfile", &args.iidfile),
-        ("--metadata-file", &args.metadata_file),
+        ("--iidfile", &args.results.iidfile),
+        ("--metadata-file", &args.results.metadata_file),
     ] {
         if let Some(file) = file {
             check_output(flag, file)?;
         }
     }
-    let mut request = BuildRequest::new(args.context.as_path());
-    request.tags.clone_from(&args.tags);
-    for text in &args.build_args {
+    let mut request = BuildRequest::new(args.source.context.as_path());
+    request.tags.clone_from(&args.results.tags);
+    for text in &args.source.build_args {
         let (key, value) = match text.split_once('=') {
             Some((key, value)) => (key, Some(value.to_owned())),
             None => (&**text, from_environment(text, around)?),
@@ -62,18 +62,18 @@ pub(crate) fn request(args: &BuildArgs, around: &impl Surroundings) -> Result<Bu
             request.build_args.insert(key.to_owned(), value);
         }
     }
-    for text in &args.labels {
+    for text in &args.results.labels {
         let (key, value) = text.split_once('=').unwrap_or((text, ""));
         request.labels.insert(key.to_owned(), value.to_owned());
     }
-    request.target.clone_from(&args.target);
-    request.platforms.clone_from(&args.platforms);
-    request.no_cache = args.no_cache;
-    request.pull = args.pull;
-    request.files = policies::policies(args, around)?;
+    request.target.clone_from(&args.source.target);
+    request.platforms.clone_from(&args.source.platforms);
+    request.no_cache = args.cache.no_cache;
+    request.pull = args.cache.pull;
+    request.files = policies::policies(&args.files, around)?;
     // Before standard input is read: nobody should type a Dockerfile only to hear of a bad tag.
     request.validate()?;
-    request.dockerfile = match &args.file {
+    request.dockerfile = match &args.source.file {
         None => Dockerfile::Default,
         Some(file) if file.as_os_str() == "-" => {
             Dockerfile::Inline(read_bounded(around.stdin(), STDIN_DOCKERFILE_BYTES)?.into())
@@ -87,8 +87,8 @@ pub(crate) fn request(args: &BuildArgs, around: &impl Surroundings) -> Result<Bu
 ///
 /// # Errors
 /// A combination or a value that has no meaning.
-pub(crate) fn mode(args: &BuildArgs, around: &impl Surroundings) -> Result<Mode, InputError> {
-    let chosen = match args.progress {
+pub(crate) fn mode(args: &ProgressArgs, around: &impl Surroundings) -> Result<Mode, InputError> {
+    let chosen = match args.mode {
         Progress::Auto if args.quiet => Mode::Quiet,
         Progress::Auto => return from_variable(around),
         Progress::Plain => Mode::Plain,

@@ -110,8 +110,11 @@ fn nothing_said_means_the_defaults() {
 #[test]
 fn switches_take_a_value_as_in_buildx() {
     let a = args(&["--no-cache=false", "--pull=true", "-q", "."]);
-    assert_eq!((a.no_cache, a.pull, a.quiet), (false, true, true));
-    assert_eq!(a.context, Path::new("."));
+    assert_eq!(
+        (a.cache.no_cache, a.cache.pull, a.progress.quiet),
+        (false, true, true)
+    );
+    assert_eq!(a.source.context, Path::new("."));
 }
 
 #[test]
@@ -265,15 +268,16 @@ fn progress_modes_and_their_variable() {
         (&["-q", "."], &plain, Mode::Quiet),
         (&["-q", "--progress", "quiet", "."], &none, Mode::Quiet),
     ] {
-        assert_eq!(mode(&args(line), around), Ok(expected), "{line:?}");
+        assert_eq!(mode(&args(line).progress, around), Ok(expected), "{line:?}");
     }
-    let wrong = mode(&args(&["-q", "--progress", "plain", "."]), &none).expect_err("a contradiction");
+    let wrong =
+        mode(&args(&["-q", "--progress", "plain", "."]).progress, &none).expect_err("a contradiction");
     assert_eq!(wrong.to_string(), "--quiet: cannot be used with --progress plain");
     let fancy = Fake {
         vars: [("BUILDKIT_PROGRESS", "fancy".into())].into(),
         stdin: b"",
     };
-    let wrong = mode(&args(&["."]), &fancy).expect_err("an unknown mode");
+    let wrong = mode(&args(&["."]).progress, &fancy).expect_err("an unknown mode");
     assert_eq!(
         (wrong.to_string(), &*wrong.allowed),
         (
@@ -285,5 +289,5 @@ fn progress_modes_and_their_variable() {
         vars: [("BUILDKIT_PROGRESS", "tty".into())].into(),
         stdin: b"",
     };
-    assert_eq!(mode(&args(&["."]), &tty), Ok(Mode::Auto));
+    assert_eq!(mode(&args(&["."]).progress, &tty), Ok(Mode::Auto));
 }

@@ -1,0 +1,97 @@
+//! The command line as types. Names and meanings are those of `docker buildx build`.
+//!
+//! One file holds the options under one heading of `bk build --help`; an option is declared nowhere else.
+
+mod access;
+mod cache;
+mod daemon;
+mod files;
+mod progress;
+mod results;
+mod source;
+mod steps;
+
+use clap::{Args, Parser, Subcommand};
+
+pub(crate) use access::AccessArgs;
+pub(crate) use cache::CacheArgs;
+pub(crate) use daemon::{Backend, Global, Route};
+pub(crate) use files::{ContextMode, FileArgs, OnChange, Sync};
+pub(crate) use progress::{Progress, ProgressArgs};
+pub(crate) use results::ResultArgs;
+pub(crate) use source::SourceArgs;
+pub(crate) use steps::StepArgs;
+
+const EXAMPLES: &str = "\
+Examples:
+  bk build -t app .                      build the current directory, name the image app
+  bk build -f docker/Dockerfile .        another Dockerfile, inside the context or not
+  bk build --build-arg V=1 --target t .  pass a build argument, stop at stage t
+  bk build -f - . < Dockerfile           take the Dockerfile from standard input
+  bk build -q .                          print the image id and nothing else
+  bk --addr tcp://127.0.0.1:1234 build . use that daemon";
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    the build succeeded
+  1    the build failed, or no daemon could be reached
+  2    the command line is wrong; nothing was sent
+  100  a fault inside the daemon or bk, not in the build
+  101  a bug in bk
+  102  the daemon ran out of memory or disk space
+  130  the build was cancelled (Ctrl-C, SIGTERM, or on the daemon)";
+
+/// Build container images with BuildKit, inside Docker Engine or standalone.
+#[derive(Debug, Parser)]
+#[command(name = "bk", version, after_help = EXAMPLES, max_term_width = 110)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Build an image from a Dockerfile
+    Build(Box<BuildArgs>),
+}
+
+/// `bk build`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples and exit codes: bk build --help")]
+#[command(after_long_help = after_build_help())]
+pub(crate) struct BuildArgs {
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
+    #[command(flatten)]
+    pub(crate) results: ResultArgs,
+    #[command(flatten)]
+    pub(crate) cache: CacheArgs,
+    #[command(flatten)]
+    pub(crate) steps: StepArgs,
+    #[command(flatten)]
+    pub(crate) access: AccessArgs,
+    #[command(flatten)]
+    pub(crate) files: FileArgs,
+    #[command(flatten)]
+    pub(crate) progress: ProgressArgs,
+}
+
+fn after_build_help() -> String {
+    format!(
+        "{EXAMPLES}\n\n{EXIT_CODES}\n\nOptions of docker buildx build that are not listed here are not supported yet."
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

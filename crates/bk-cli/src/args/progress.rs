@@ -1,0 +1,25 @@
+//! How progress is drawn.
+
+use clap::{Args, ValueEnum};
+
+/// How progress is drawn.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Display")]
+pub(crate) struct ProgressArgs {
+    /// How progress is drawn on standard error. BUILDKIT_PROGRESS overrides auto
+    #[arg(long = "progress", value_name = "MODE", value_enum, default_value = "auto")]
+    pub(crate) mode: Progress,
+    /// Draw no progress; print the image id on standard output
+    #[arg(short, long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          default_value = "false", hide_default_value = true, hide_possible_values = true,
+          action = clap::ArgAction::Set)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Progress {
+    Auto,
+    Plain,
+    Rawjson,
+    Quiet,
+}

@@ -1,0 +1,23 @@
+//! What comes out: names, labels, outputs, and files for scripts.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+/// What comes out.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Results")]
+pub(crate) struct ResultArgs {
+    /// A name for the image. Repeatable
+    #[arg(short, long = "tag", value_name = "NAME[:TAG]")]
+    pub(crate) tags: Vec<String>,
+    /// A label for the image. Repeatable
+    #[arg(long = "label", value_name = "KEY=VALUE")]
+    pub(crate) labels: Vec<String>,
+    /// Write the image id to FILE
+    #[arg(long, value_name = "FILE")]
+    pub(crate) iidfile: Option<PathBuf>,
+    /// Write what the daemon answered, as JSON, to FILE
+    #[arg(long, value_name = "FILE")]
+    pub(crate) metadata_file: Option<PathBuf>,
+}
