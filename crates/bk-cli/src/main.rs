@@ -6,6 +6,11 @@
 mod args;
 mod build;
 mod connect;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "the flags that take such values come next")
+)]
+mod csv;
 mod exit;
 mod files;
 mod interrupt;
