@@ -43,8 +43,13 @@ pub const IGNORE_LINE_MAX: usize = 64 * 1024 - 1;
 /// Upper bound of a counted repetition in a pattern that turns into a regular expression, as upstream's.
 pub const REGEX_REPEAT_MAX: u32 = 1000;
 
-/// Bytes that the compiled form of one such pattern may take.
-pub const REGEX_SIZE_MAX: usize = 32 * 1024 * 1024;
+/// Bytes that the compiled form of one such pattern may take, tried from the first to the last. Nearly every pattern
+/// fits the first; one that does not fit the last is refused.
+pub const REGEX_SIZES: [usize; 5] = [8 << 10, 64 << 10, 1 << 20, 8 << 20, 32 << 20];
+
+/// Bytes that all tries for one list may take together. Lists come from daemons too; this is room for 16,384 patterns
+/// that need a regular expression, of which real lists have a handful, and a second or two of work.
+pub const REGEX_LIST_MAX: usize = 128 << 20;
 
 /// Links resolved for the followed paths of one request before it fails. The kernel gives up at 40 for one
 /// path; patterns fan out and requests name many paths, so this only guards against trees built to be endless.

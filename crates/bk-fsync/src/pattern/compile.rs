@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 
 use super::gomatch::rune;
-use super::goregex::{self, Refused};
+use super::goregex::{self, Budget, OverBudget, Refused};
 use crate::limits::REGEX_PATTERN_MAX;
 
 /// How a pattern is matched.
@@ -45,10 +45,10 @@ pub(crate) enum Token {
 /// Wildcards that may branch in a pattern that is still matched by hand: the work is at most quadratic then.
 const GLOB_BRANCHES_MAX: usize = 2;
 
-/// Turns the cleaned text of a pattern into what matches it.
-pub(crate) fn compile(pattern: &[u8]) -> Shape {
+/// Turns the cleaned text of a pattern into what matches it, within what is left for its list.
+pub(crate) fn compile(pattern: &[u8], budget: &mut Budget) -> Result<Shape, OverBudget> {
     let scanned = scan(pattern);
-    match scanned.shape {
+    Ok(match scanned.shape {
         Rough::Exact => Shape::Exact,
         Rough::Prefix => Shape::Prefix(pattern.len() - 2),
         Rough::Suffix => Shape::Suffix,
@@ -57,12 +57,12 @@ pub(crate) fn compile(pattern: &[u8]) -> Shape {
             _ if pattern.len() > REGEX_PATTERN_MAX => {
                 Shape::Refused("it is too long for a pattern with so many wildcards")
             }
-            _ => match goregex::compile(&scanned.expression) {
+            _ => match goregex::compile(&scanned.expression, budget)? {
                 Ok(expression) => Shape::Regex(expression),
                 Err(Refused(why)) => Shape::Refused(why),
             },
         },
-    }
+    })
 }
 
 /// Whether `shape`, made of `pattern`, matches the whole of `path`. `Err` says why it cannot be asked.
@@ -276,6 +276,10 @@ fn dirs(rest: &[Token], mut path: &[u8]) -> bool {
 mod tests {
     use super::*;
 
+    fn compile(pattern: &[u8]) -> Shape {
+        super::compile(pattern, &mut Budget::default()).unwrap()
+    }
+
     fn hit(pattern: &[u8], path: &[u8]) -> bool {
         matches(&compile(pattern), pattern, path).unwrap()
     }
@@ -359,7 +363,8 @@ mod tests {
             if branches(&tokens) > GLOB_BRANCHES_MAX {
                 continue;
             }
-            let expression = goregex::compile(&scanned.expression).unwrap();
+            let compiled = goregex::compile(&scanned.expression, &mut Budget::default());
+            let expression = compiled.unwrap().unwrap();
             for _ in 0..20 {
                 let mut path: Vec<u8> = (0..below(6))
                     .flat_map(|_| texts[below(texts.len())].bytes())

@@ -8,25 +8,57 @@
 use std::iter::Peekable;
 use std::str::Chars;
 
-use crate::limits::{REGEX_REPEAT_MAX, REGEX_SIZE_MAX};
+use crate::limits::{REGEX_LIST_MAX, REGEX_REPEAT_MAX, REGEX_SIZES};
 
 /// Why an expression cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Refused(pub(crate) &'static str);
 
-/// Compiles `source`, an expression in the other side's dialect.
-pub(crate) fn compile(source: &str) -> Result<regex::bytes::Regex, Refused> {
-    let text = Translator {
+/// What the expressions of one list may still cost, in bytes of their compiled form.
+#[derive(Debug)]
+pub(crate) struct Budget(usize);
+
+impl Default for Budget {
+    fn default() -> Self {
+        Budget(REGEX_LIST_MAX)
+    }
+}
+
+/// The list as a whole costs too much.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct OverBudget;
+
+/// Compiles `source`, an expression in the other side's dialect. Every try is paid for, also one that fails: it is the
+/// work and the memory of all patterns together that is bounded.
+pub(crate) fn compile(
+    source: &str,
+    budget: &mut Budget,
+) -> Result<Result<regex::bytes::Regex, Refused>, OverBudget> {
+    let text = match translate(source) {
+        Ok(text) => text,
+        Err(refused) => return Ok(Err(refused)),
+    };
+    for size in REGEX_SIZES {
+        budget.0 = budget.0.checked_sub(size).ok_or(OverBudget)?;
+        let built = regex::bytes::RegexBuilder::new(&text).size_limit(size).build();
+        match built {
+            Ok(expression) => return Ok(Ok(expression)),
+            Err(regex::Error::CompiledTooBig(_)) => {}
+            Err(_) => return Ok(Err(Refused("its expression is not supported"))),
+        }
+    }
+    Ok(Err(Refused("its expression is too large")))
+}
+
+/// The same expression in the dialect of the `regex` crate.
+fn translate(source: &str) -> Result<String, Refused> {
+    Translator {
         input: source.chars().peekable(),
         out: String::new(),
         last: Last::Nothing,
         open: Vec::new(),
     }
-    .run()?;
-    regex::bytes::RegexBuilder::new(&text)
-        .size_limit(REGEX_SIZE_MAX)
-        .build()
-        .map_err(|_| Refused("its expression is too large or not supported"))
+    .run()
 }
 
 /// What a repetition would apply to.
@@ -391,7 +423,8 @@ mod tests {
     use super::*;
 
     fn hit(expression: &str, text: &str) -> bool {
-        compile(expression).unwrap().is_match(text.as_bytes())
+        let compiled = compile(expression, &mut Budget::default()).unwrap();
+        compiled.unwrap().is_match(text.as_bytes())
     }
 
     #[test]
@@ -444,7 +477,23 @@ mod tests {
             "^\\C$",
             "^x{99999999999}$",
         ] {
-            assert!(compile(bad).is_err(), "{bad}");
+            let compiled = compile(bad, &mut Budget::default()).unwrap();
+            assert!(compiled.is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn every_try_is_paid_for() {
+        let mut budget = Budget(REGEX_SIZES[0] + REGEX_SIZES[1]);
+        assert!(compile("^[ab]$", &mut budget).unwrap().is_ok());
+        assert_eq!(budget.0, REGEX_SIZES[1]);
+        // What is refused before it is compiled costs nothing; what is too large costs what was tried.
+        assert!(compile("^\\c$", &mut budget).unwrap().is_err());
+        assert_eq!(budget.0, REGEX_SIZES[1]);
+        assert!(compile("^[^a]{1000}$", &mut budget).is_err());
+        let mut budget = Budget::default();
+        let huge = compile(&"[^a]{1000}".repeat(60), &mut budget).unwrap();
+        assert!(huge.is_err());
+        assert_eq!(budget.0, REGEX_LIST_MAX - REGEX_SIZES.iter().sum::<usize>());
     }
 }

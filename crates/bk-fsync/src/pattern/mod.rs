@@ -15,6 +15,7 @@ pub(crate) use gomatch::matches as name_matches;
 
 use crate::path::{clean, show};
 use compile::Shape;
+use goregex::Budget;
 
 /// A pattern that cannot be used: an error of whoever wrote it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -150,7 +151,8 @@ impl PatternList {
     /// Compiles `patterns`, in order. Blank ones are dropped; the others are trimmed and cleaned.
     ///
     /// # Errors
-    /// [`PatternError`] for a lone `!` and for bad brackets or escapes. A pattern that only its conversion to a
+    /// [`PatternError`] for a lone `!`, for bad brackets or escapes, and for the pattern with which the list would take
+    /// more than [`REGEX_LIST_MAX`](crate::limits::REGEX_LIST_MAX) to compile. A pattern that only its conversion to a
     /// regular expression shows to be malformed fails when it is first asked, as upstream does.
     pub fn new<P: AsRef<[u8]>>(patterns: impl IntoIterator<Item = P>) -> Result<Self, PatternError> {
         Self::compile(patterns.into_iter().map(|p| (p, None)))
@@ -168,6 +170,7 @@ impl PatternList {
         patterns: impl Iterator<Item = (P, Option<usize>)>,
     ) -> Result<Self, PatternError> {
         let mut list = PatternList::default();
+        let mut budget = Budget::default();
         for (index, (given, line)) in patterns.enumerate() {
             let trimmed = trim(given.as_ref());
             if trimmed.is_empty() {
@@ -193,7 +196,11 @@ impl PatternList {
                     "a bracket is empty or not closed, or a backslash escapes nothing",
                 ));
             }
-            let shape = compile::compile(&text);
+            let shape = compile::compile(&text, &mut budget).map_err(|_| {
+                fail(
+                    "with it, the patterns of this list take too much memory; use fewer or simpler wildcards",
+                )
+            })?;
             list.patterns.push(Pattern {
                 text,
                 exception,
@@ -439,5 +446,14 @@ mod tests {
                 let _ = list.matches_or_parent(path.as_bytes()).is_ok();
             }
         }
+    }
+    #[test]
+    fn a_list_costs_no_more_than_one_bad_pattern() {
+        // A few kilobytes of text that each compile on their own, and to half a gigabyte together.
+        let large = "[^a]{1000}".repeat(12);
+        let err = PatternList::new((0..40).map(|_| &large)).unwrap_err();
+        assert_eq!((&err.pattern, err.line), (&large, None));
+        assert!((1..12).contains(&err.index), "{}", err.index);
+        assert!(err.reason.contains("of this list"), "{}", err.reason);
     }
 }
