@@ -33,6 +33,9 @@ pub enum BuildError {
         /// The look-up that failed on our side, if that was it.
         source: Option<CredentialError>,
     },
+    /// The daemon is too old for something that the request asks for. Nothing was sent.
+    #[error(transparent)]
+    TooOld(#[from] DaemonTooOld),
     /// The daemon refused the build or could not do it.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -87,7 +90,7 @@ impl BuildError {
             Self::Input(_) | Self::Dockerfile(_) => Fault::User,
             Self::Local(_) => Fault::Local,
             Self::Connect(_) | Self::SessionLost(_) | Self::Timeout { .. } => Fault::Network,
-            Self::Refused(_) | Self::Protocol(_) => Fault::Daemon,
+            Self::TooOld(_) | Self::Refused(_) | Self::Protocol(_) => Fault::Daemon,
             Self::Auth { .. } => Fault::Registry,
             Self::Step(_) => Fault::Step,
             Self::Cancelled => Fault::Cancelled,
@@ -108,6 +111,7 @@ impl BuildError {
             Self::Auth { .. } => {
                 Some("check the entry of that registry in the Docker config file, or run `docker login`".to_owned())
             }
+            Self::TooOld(e) => Some(format!("leave {} out, or use a daemon with {} or later", e.option, e.needs)),
             Self::Refused(e) => e.hint.clone(),
             Self::SessionLost(_) => {
                 Some("the daemon may have been restarted or the link cut; the build can be tried again".to_owned())
@@ -147,6 +151,38 @@ impl InputError {
             what: what.into(),
             message: message.into(),
             allowed: allowed.into(),
+        }
+    }
+}
+
+/// The daemon is too old for an option of the request.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{option} needs {needs}; {daemon} has {has}")]
+#[non_exhaustive]
+pub struct DaemonTooOld {
+    /// The flag or field.
+    pub option: String,
+    /// The daemon as a user would name it, for instance `docker 20.10.24 (grpc) at unix:///var/run/docker.sock`.
+    pub daemon: String,
+    /// What it has, for instance `BuildKit 0.8`.
+    pub has: String,
+    /// The oldest that has the option, for instance `BuildKit 0.11 (Docker Engine 24)`.
+    pub needs: String,
+}
+
+impl DaemonTooOld {
+    /// `daemon` with `has` lacks `option`, which came with `needs`.
+    pub fn new(
+        option: impl Into<String>,
+        daemon: impl Into<String>,
+        has: impl Into<String>,
+        needs: impl Into<String>,
+    ) -> Self {
+        Self {
+            option: option.into(),
+            daemon: daemon.into(),
+            has: has.into(),
+            needs: needs.into(),
         }
     }
 }

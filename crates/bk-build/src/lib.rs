@@ -5,31 +5,44 @@
 //! [`BuildError`] that says who is at fault. Third parties can implement the trait without pulling in gRPC:
 //! `examples/third_party.rs` shows one.
 
+mod attest;
 mod builder;
+mod cache;
 mod credentials;
 mod error;
 mod event;
+mod frontend;
 pub mod limits;
+mod named;
 mod outcome;
 mod request;
 mod sink;
 mod snippet;
+mod source_policy;
+mod steps;
 
+pub use attest::{Annotation, AnnotationScope, Attestation, ProvenanceMode};
 pub use bk_fsync::policy::{
     ChangePolicy, ContentOptions, DirHashCache, FilePolicies, HashCache, ModePolicy, OwnerMap, OwnerPolicy,
     SyncPolicy,
 };
+pub use bk_proto::ops::Definition;
 pub use builder::{BuilderInfo, ImageBuilder};
+pub use cache::Cache;
 pub use credentials::{Credential, CredentialError, CredentialProvider, NoCredentials};
 pub use error::{
-    Attempt, BuildError, ConnectError, DockerfileFailure, Fault, InputError, LocalFailure, ProtocolFailure,
-    Refusal, SessionLost, StepFailure,
+    Attempt, BuildError, ConnectError, DaemonTooOld, DockerfileFailure, Fault, InputError, LocalFailure,
+    ProtocolFailure, Refusal, SessionLost, StepFailure,
 };
 pub use event::{
     BuildEvent, LogChunk, LogStream, ProgressGroup, StatusUpdate, Transfer, Vertex, VertexId, Warning,
     WarningKind,
 };
+pub use frontend::{Entitlement, Frontend};
+pub use named::{NamedContext, OciReference, context_name, is_remote};
 pub use outcome::{BuildOutcome, TransferReport};
 pub use request::{BuildRequest, Context, Dockerfile, Output};
 pub use sink::{EventReceiver, EventSink};
 pub use snippet::{LineRange, SourceSnippet};
+pub use source_policy::SourcePolicy;
+pub use steps::{ExtraHost, HostAddress, Network, StepOptions, Ulimit, parse_bytes};

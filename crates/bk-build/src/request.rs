@@ -1,11 +1,19 @@
 //! What is asked of a builder.
 
-use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    path::PathBuf,
+    sync::Arc,
+};
 
 use bk_fsync::{ChangePolicy, FilePolicies, ModePolicy, OwnerPolicy, SyncPolicy, tree::Tree};
 use bytes::Bytes;
 
-use crate::{CredentialProvider, InputError};
+use crate::{
+    Annotation, Attestation, Cache, CredentialProvider, Entitlement, Frontend, InputError, NamedContext,
+    SourcePolicy, StepOptions, cache, named,
+};
 
 /// One build: a context, a Dockerfile and what to do with them. Only the context is mandatory.
 ///
@@ -41,6 +49,26 @@ pub struct BuildRequest {
     pub shared_key: Option<String>,
     /// How the files of the context and the Dockerfile are sent. Default: that of each policy.
     pub files: FilePolicies,
+    /// Contexts by name, beside the main one. Default: none.
+    pub named_contexts: BTreeMap<String, NamedContext>,
+    /// Stages whose steps run again. Default: none.
+    pub no_cache_filter: Vec<String>,
+    /// What `RUN` steps see of the machine they run on. Default: what the daemon gives them.
+    pub steps: StepOptions,
+    /// What steps may do beyond the usual. Default: nothing.
+    pub entitlements: BTreeSet<Entitlement>,
+    /// Statements about the image that the daemon makes and keeps beside it. Default: none.
+    pub attestations: Vec<Attestation>,
+    /// Annotations of the image's manifests and index. Default: none.
+    pub annotations: Vec<Annotation>,
+    /// Caches in which steps are looked up. Default: none but the daemon's own.
+    pub cache_from: Vec<Cache>,
+    /// Caches to which steps are written. Default: none but the daemon's own.
+    pub cache_to: Vec<Cache>,
+    /// Rules for what the build may fetch. Default: none.
+    pub source_policy: Option<SourcePolicy>,
+    /// What turns the request into steps. Default: the daemon's own reader of Dockerfiles.
+    pub frontend: Frontend,
     /// Further frontend attributes, sent as they are and winning over those made from the fields above. Default: none.
     /// Not available on the Docker routes `build` and `tar`.
     pub frontend_attrs: BTreeMap<String, String>,
@@ -63,6 +91,16 @@ impl BuildRequest {
             credentials: None,
             shared_key: None,
             files: FilePolicies::new(),
+            named_contexts: BTreeMap::new(),
+            no_cache_filter: Vec::new(),
+            steps: StepOptions::default(),
+            entitlements: BTreeSet::new(),
+            attestations: Vec::new(),
+            annotations: Vec::new(),
+            cache_from: Vec::new(),
+            cache_to: Vec::new(),
+            source_policy: None,
+            frontend: Frontend::Dockerfile,
             frontend_attrs: BTreeMap::new(),
         }
     }
@@ -197,6 +235,20 @@ impl BuildRequest {
                 return Err(InputError::new(flag, "a key must not be empty", "KEY=VALUE"));
             }
         }
+        if self.no_cache && !self.no_cache_filter.is_empty() {
+            let why = "cannot be used together with --no-cache, which runs every stage again";
+            return Err(InputError::new("--no-cache-filter", why, ""));
+        }
+        if let Some(stage) = self
+            .no_cache_filter
+            .iter()
+            .find(|s| s.is_empty() || s.contains(','))
+        {
+            let why = format!("`{stage}` is no name of a stage");
+            return Err(InputError::new("--no-cache-filter", why, "the name of a stage"));
+        }
+        named::check(&self.named_contexts)?;
+        cache::check(&self.cache_from, &self.cache_to)?;
         Ok(())
     }
 }
@@ -215,6 +267,11 @@ impl fmt::Debug for BuildRequest {
             .field("pull", &self.pull)
             .field("output", &self.output)
             .field("files", &self.files)
+            .field("named_contexts", &self.named_contexts)
+            .field("steps", &self.steps)
+            .field("cache_from", &self.cache_from)
+            .field("cache_to", &self.cache_to)
+            .field("frontend", &self.frontend)
             .finish_non_exhaustive()
     }
 }
@@ -227,6 +284,11 @@ pub enum Context {
     Dir(PathBuf),
     /// Files from anywhere, for instance [`bk_fsync::tree::MemoryTree`].
     Tree(Arc<dyn Tree>),
+    /// A Git or HTTP(S) address that the daemon fetches: `https://host/repository.git#ref:directory`, or a tar archive.
+    /// No ignore file is read for it.
+    Remote(String),
+    /// No files at all.
+    None,
 }
 
 impl fmt::Debug for Context {
@@ -234,6 +296,9 @@ impl fmt::Debug for Context {
         match self {
             Self::Dir(path) => f.debug_tuple("Dir").field(path).finish(),
             Self::Tree(_) => f.write_str("Tree(..)"),
+            // An address may hold a password.
+            Self::Remote(_) => f.write_str("Remote(..)"),
+            Self::None => f.write_str("None"),
         }
     }
 }
@@ -278,6 +343,8 @@ pub enum Dockerfile {
     /// A file on this machine, inside the context or not. Its directory is never walked. `<name>.dockerignore` beside
     /// it, when there is one, replaces the context's `.dockerignore`.
     Path(PathBuf),
+    /// A file inside the context, by its path there. The way to name one in a context that is no directory here.
+    InContext(String),
     /// The text itself. The context's `.dockerignore` holds.
     Inline(Bytes),
 }

@@ -11,6 +11,7 @@
 mod docker_config;
 pub mod exec;
 pub mod limits;
+mod named;
 mod service;
 mod session;
 mod shared_key;

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use bk_build::{BuildError, BuildRequest, Context, Dockerfile, InputError, LocalFailure};
+use bk_build::{BuildError, BuildRequest, Context, Dockerfile, Frontend, InputError, LocalFailure};
 use bk_fsync::FilePolicies;
 use bk_fsync::tree::{DirTree, FilesTree, MemoryTree, Tree};
 
@@ -34,9 +34,10 @@ pub struct Source {
 /// The local sources of a build.
 #[derive(Clone, Default)]
 pub struct Sources {
-    by_name: BTreeMap<String, Source>,
+    pub(crate) by_name: BTreeMap<String, Source>,
     dockerfile_name: Option<String>,
-    shared_key: String,
+    pub(crate) attrs: BTreeMap<String, String>,
+    pub(crate) shared_key: String,
     policies: FilePolicies,
 }
 
@@ -72,12 +73,20 @@ impl Sources {
     /// [`BuildError::Local`] names a context that is missing or no directory, and the Dockerfile names that were
     /// looked for.
     pub async fn of(request: &BuildRequest) -> Result<Self, BuildError> {
-        let (context, dockerfile) = (request.context.clone(), request.dockerfile.clone());
-        let (key, policies) = (request.shared_key.clone(), request.files.clone());
-        tokio::task::spawn_blocking(move || Self::collect(&context, &dockerfile, key))
-            .await
-            .map(|sources| Ok(sources?.with_policies(policies)))
-            .unwrap_or_else(|e| Err(BuildError::Misuse(format!("the runtime was shut down: {e}"))))
+        let request = request.clone();
+        tokio::task::spawn_blocking(move || {
+            let (context, dockerfile) = (&request.context, &request.dockerfile);
+            let named = &request.named_contexts;
+            let definition = matches!(request.frontend, Frontend::Definition(_));
+            let mut sources = match definition {
+                true => Self::none(),
+                false => Self::collect(context, dockerfile, request.shared_key.clone())?,
+            };
+            sources.add_named(named, definition)?;
+            Ok(sources.with_policies(request.files))
+        })
+        .await
+        .unwrap_or_else(|e| Err(BuildError::Misuse(format!("the runtime was shut down: {e}"))))
     }
 
     fn collect(context: &Context, dockerfile: &Dockerfile, key: Option<String>) -> Result<Self, BuildError> {
@@ -93,6 +102,8 @@ impl Sources {
                 context_dir = Some(dir);
             }
             Context::Tree(tree) => this = this.with(CONTEXT, tree.clone(), None),
+            Context::None => this = this.with(CONTEXT, Arc::new(MemoryTree::new()), None),
+            Context::Remote(_) => {}
             _ => {
                 return Err(BuildError::Misuse(
                     "this kind of context is not supported".to_owned(),
@@ -103,6 +114,8 @@ impl Sources {
             this.shared_key = key;
         }
         match dockerfile {
+            Dockerfile::InContext(path) => this.dockerfile_inside(path, context_dir.as_deref())?,
+            Dockerfile::Default if matches!(context, Context::Remote(_)) => {}
             Dockerfile::Default => match &context_dir {
                 Some(dir) => {
                     if !DEFAULT_NAMES.iter().any(|n| exists(&dir.join(n))) {
@@ -156,6 +169,35 @@ impl Sources {
         Ok(this)
     }
 
+    /// A Dockerfile that the context holds.
+    fn dockerfile_inside(&mut self, path: &str, dir: Option<&Path>) -> Result<(), BuildError> {
+        let rel = bk_fsync::path::RelPath::new(path.as_bytes())
+            .map_err(|e| InputError::new("--file", format!("`{path}`: {e}"), "a path inside the context"))?;
+        match (dir, self.by_name.get(CONTEXT).cloned()) {
+            // Only its own directory is served, as for a path on this machine.
+            (Some(dir), _) => {
+                let file = dir.join(path);
+                if !exists(&file) {
+                    return Err(LocalFailure::new(file, "there is no such Dockerfile").into());
+                }
+                let place = file.parent().unwrap_or(dir).to_owned();
+                let name = path.rsplit('/').next().unwrap_or(path).to_owned();
+                self.add_dockerfile_dir(&place, &name)?;
+                self.dockerfile_name = Some(name);
+            }
+            (None, Some(context)) => {
+                context.tree.open(rel).map_err(|e| {
+                    LocalFailure::new(path, "there is no such Dockerfile in the context").caused_by(e)
+                })?;
+                self.by_name.insert(DOCKERFILE.to_owned(), context);
+                self.dockerfile_name = Some(path.to_owned());
+            }
+            // The daemon looks for it in what it has fetched.
+            (None, None) => self.dockerfile_name = Some(path.to_owned()),
+        }
+        Ok(())
+    }
+
     /// Serves the files that the frontend looks for beside a Dockerfile, and nothing else: the directory is not listed.
     fn add_dockerfile_dir(&mut self, dir: &Path, name: &str) -> Result<(), BuildError> {
         let mut names = vec![name.to_owned(), format!("{name}.dockerignore")];
@@ -179,6 +221,11 @@ impl Sources {
         self.dockerfile_name.as_deref()
     }
 
+    /// Attributes for the frontend that say which sources stand behind the names of contexts.
+    pub fn frontend_attrs(&self) -> BTreeMap<String, String> {
+        self.attrs.clone()
+    }
+
     /// A source by name.
     pub fn get(&self, name: &str) -> Option<&Source> {
         self.by_name.get(name)
@@ -190,7 +237,7 @@ impl Sources {
     }
 }
 
-fn exists(path: &Path) -> bool {
+pub(crate) fn exists(path: &Path) -> bool {
     std::fs::symlink_metadata(path).is_ok()
 }
 
@@ -203,7 +250,7 @@ fn missing_default(dir: &Path) -> LocalFailure {
     .hint("name another file with -f")
 }
 
-fn canonical_dir(path: &Path) -> Result<PathBuf, LocalFailure> {
+pub(crate) fn canonical_dir(path: &Path) -> Result<PathBuf, LocalFailure> {
     let dir = path.canonicalize().map_err(|e| {
         let what = match e.kind() {
             io::ErrorKind::NotFound => "there is no such directory",

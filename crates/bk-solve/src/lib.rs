@@ -10,6 +10,7 @@ mod dial;
 mod fold;
 pub mod limits;
 mod lower;
+mod requires;
 mod solve;
 
 pub use channel::{Channel, chain};
@@ -18,4 +19,5 @@ pub use details::ErrorDetails;
 pub use dial::{BoxedIo, ByteStream, Dialer};
 pub use fold::StatusFold;
 pub use lower::{ImageExporter, lower};
+pub use requires::{BuildkitVersion, buildkit_of, check as check_version};
 pub use solve::{DaemonFacts, SolveOptions, build, open, probe, with_start_and_end};

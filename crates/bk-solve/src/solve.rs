@@ -11,7 +11,7 @@ use std::{
 
 use bk_build::{
     BuildError, BuildEvent, BuildOutcome, BuildRequest, BuilderInfo, ConnectError, CredentialProvider,
-    EventSink, Output, SessionLost,
+    EventSink, HostAddress, InputError, Output, Refusal, SessionLost,
 };
 use bk_proto::{
     control::{ListWorkersRequest, SolveResponse, StatusRequest, control_client::ControlClient},
@@ -33,6 +33,7 @@ use crate::{
         CLOSE_GRACE, CONNECT_TIMEOUT, MAX_MESSAGE, SESSION_END_GRACE, STATUS_INACTIVITY, STATUS_NEVER_SEEN,
     },
     lower::{ImageExporter, lower},
+    requires,
 };
 
 /// What stays the same for all builds on one daemon.
@@ -108,13 +109,15 @@ pub async fn with_start_and_end(
 async fn run(
     dialer: &dyn Dialer,
     options: &SolveOptions,
-    request: BuildRequest,
+    mut request: BuildRequest,
     build_ref: &str,
     events: &EventSink,
 ) -> Result<BuildOutcome, BuildError> {
     request.validate()?;
+    requires::check(&request, &dialer.info()).await?;
     let sources = Sources::of(&request).await?;
     let filename = sources.dockerfile_name().map(str::to_owned);
+    let source_attrs = sources.frontend_attrs();
     let credentials = request
         .credentials
         .clone()
@@ -123,9 +126,17 @@ async fn run(
     let address = dialer.info().address;
 
     let channel = open(dialer).await?;
+    if request
+        .steps
+        .add_hosts
+        .iter()
+        .any(|h| h.address == HostAddress::Gateway)
+    {
+        set_gateway(&channel, &mut request).await?;
+    }
     let session_id = session.id().to_owned();
     let session = attach(dialer, &channel, session).await?;
-    let solve = lower(
+    let mut solve = lower(
         &request,
         build_ref,
         &session_id,
@@ -133,6 +144,9 @@ async fn run(
         options.exporter,
     );
 
+    for (key, value) in source_attrs {
+        solve.frontend_attrs.entry(key).or_insert(value);
+    }
     let failures = session.failures();
 
     let mut fold = StatusFold::new();
@@ -193,6 +207,32 @@ pub async fn open(dialer: &dyn Dialer) -> Result<Channel, BuildError> {
             .map_err(|e| ConnectError::single(&address, chain(&e)).into())
     };
     deadline(&format!("a connection to {address}"), opening).await
+}
+
+/// Puts the address of the engine's machine where the request says `host-gateway`.
+async fn set_gateway(channel: &Channel, request: &mut BuildRequest) -> Result<(), BuildError> {
+    let workers = deadline("an answer about the daemon's worker", async {
+        client(channel)
+            .list_workers(ListWorkersRequest::default())
+            .await
+            .map_err(|status| BuildError::from(Refusal::new(status.code() as i32, status.message())))
+    })
+    .await?
+    .into_inner();
+    let gateway = workers
+        .record
+        .iter()
+        .find_map(|worker| worker.labels.get(MOBY_LABEL)?.parse().ok())
+        .ok_or_else(|| {
+            let why = "`host-gateway`: the daemon does not say the address of its machine";
+            InputError::new("--add-host", why, "NAME:IP for this daemon")
+        })?;
+    for host in &mut request.steps.add_hosts {
+        if host.address == HostAddress::Gateway {
+            host.address = HostAddress::Ip(gateway);
+        }
+    }
+    Ok(())
 }
 
 /// What a daemon said when it was asked who it is.

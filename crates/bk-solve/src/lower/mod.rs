@@ -1,9 +1,11 @@
 //! A build request as the daemon takes it.
 
+mod options;
+
 use std::collections::BTreeMap;
 
 use bk_build::{BuildRequest, Output};
-use bk_proto::control::{CacheOptions, Exporter, SolveRequest};
+use bk_proto::control::{Exporter, SolveRequest};
 
 /// The frontend that every BuildKit has built in. No Dockerfile is parsed on our side.
 const FRONTEND: &str = "dockerfile.v0";
@@ -49,19 +51,22 @@ pub fn lower(
         }
         _ => Vec::new(),
     };
-    // Daemons before 0.13 read the deprecated pair only and would silently export nothing without it.
-    let first = exporters.first().cloned().unwrap_or_default();
-    SolveRequest {
+    let mut solve = SolveRequest {
         r#ref: build_ref.to_owned(),
         session: session_id.to_owned(),
         frontend: FRONTEND.to_owned(),
         frontend_attrs: frontend_attrs(request, filename),
         exporters,
-        exporter_deprecated: first.r#type,
-        exporter_attrs_deprecated: first.attrs,
-        cache: Some(CacheOptions::default()),
         ..SolveRequest::default()
-    }
+    };
+    options::apply(request, &mut solve);
+    // What the caller said in the daemon's own words wins.
+    solve.frontend_attrs.extend(request.frontend_attrs.clone());
+    // Daemons before 0.13 read the deprecated pair only and would silently export nothing without it.
+    let first = solve.exporters.first().cloned().unwrap_or_default();
+    solve.exporter_deprecated = first.r#type;
+    solve.exporter_attrs_deprecated = first.attrs;
+    solve
 }
 
 fn frontend_attrs(request: &BuildRequest, filename: Option<&str>) -> BTreeMap<String, String> {
@@ -88,7 +93,6 @@ fn frontend_attrs(request: &BuildRequest, filename: Option<&str>) -> BTreeMap<St
     for (key, value) in &request.labels {
         attrs.insert(format!("label:{key}"), value.clone());
     }
-    attrs.extend(request.frontend_attrs.clone());
     attrs
 }
 
