@@ -23,13 +23,18 @@ impl SourcePolicy {
     /// # Errors
     /// An [`InputError`] that names the place when the text is no JSON, or has a field or a word that is not known.
     pub fn from_json(text: &[u8]) -> Result<Self, InputError> {
-        let file: File = serde_json::from_slice(text).map_err(|e| {
+        let bad = |why: String| {
             InputError::new(
                 "source policy",
-                e.to_string(),
+                why,
                 r#"JSON, for instance {"rules": [{"action": "DENY", "selector": {"identifier": "docker-image://*"}}]}"#,
             )
-        })?;
+        };
+        // A list would be taken for the values of the fields in their order.
+        if text.trim_ascii_start().first() == Some(&b'[') {
+            return Err(bad("a list, expected an object".to_owned()));
+        }
+        let file: File = serde_json::from_slice(text).map_err(|e| bad(e.to_string()))?;
         Ok(Self { wire: file.into() })
     }
 

@@ -117,11 +117,19 @@ mod tests {
         assert!(!sources.shared_key().is_empty());
         let names = |source: &str| -> Vec<String> {
             let source = sources.get(source).expect(source);
-            let mut root = source.tree.open_dir(bk_fsync::path::RelPath::ROOT).expect("a root");
+            let mut root = source
+                .tree
+                .open_dir(bk_fsync::path::RelPath::ROOT)
+                .expect("a root");
             let list = root.list().expect("a list");
-            list.iter().map(|l| String::from_utf8_lossy(&l.name).into_owned()).collect()
+            list.iter()
+                .map(|l| String::from_utf8_lossy(&l.name).into_owned())
+                .collect()
         };
-        assert_eq!((names("one"), names("_context_")), (vec!["one".to_owned()], vec!["f".to_owned()]));
+        assert_eq!(
+            (names("one"), names("_context_")),
+            (vec!["one".to_owned()], vec!["f".to_owned()])
+        );
         assert!(sources.get("base").is_none());
     }
 
@@ -138,8 +146,14 @@ mod tests {
     #[tokio::test]
     async fn what_is_not_there_is_named() {
         for (context, part) in [
-            (NamedContext::Dir("/no/such/dir".into()), "/no/such/dir: there is no such directory"),
-            (NamedContext::File("/no/such/file".into()), "/no/such/file: there is no such file"),
+            (
+                NamedContext::Dir("/no/such/dir".into()),
+                "/no/such/dir: there is no such directory",
+            ),
+            (
+                NamedContext::File("/no/such/file".into()),
+                "/no/such/file: there is no such file",
+            ),
             (NamedContext::File("/".into()), "names no file"),
             (NamedContext::File("/usr".into()), "is a directory"),
         ] {

@@ -51,6 +51,7 @@ async fn session_build(
 ) -> Result<BuildOutcome, BuildError> {
     request.validate()?;
     query::check(&request, "build", backend.daemon.api)?;
+    bk_solve::check_version(&request, &backend.info()).await?;
     let sources = Sources::of(&request).await?;
     let filename = sources.dockerfile_name().map(str::to_owned);
     let credentials = request
@@ -104,6 +105,7 @@ async fn upload_build(
 ) -> Result<BuildOutcome, BuildError> {
     request.validate()?;
     query::check(&request, "tar", backend.daemon.api)?;
+    bk_solve::check_version(&request, &backend.info()).await?;
     let sources = Sources::of(&request).await?;
     let dockerfile = request.dockerfile.clone();
     // Messages name the file as the user knows it, wherever it stands in the upload.

@@ -2,7 +2,7 @@
 //!
 //! The rule: what the route cannot say is refused by name before anything is sent; nothing is dropped silently.
 
-use bk_build::{BuildRequest, InputError, Output};
+use bk_build::{BuildRequest, Context, Dockerfile, Frontend, InputError, Network, Output};
 use serde_json::json;
 use url::form_urlencoded::Serializer;
 
@@ -31,6 +31,19 @@ pub(crate) fn check(request: &BuildRequest, route: &str, daemon: ApiVersion) -> 
         let text = format!("`{key}` cannot be set on the Docker route {route}; {ELSEWHERE}");
         return Err(InputError::new("frontend attribute", text, ""));
     }
+    if let Some(flag) = unspeakable(request) {
+        let text = format!("the Docker route {route} has no word for it; {ELSEWHERE}");
+        return Err(InputError::new(flag, text, ""));
+    }
+    if let Context::Remote(_) = request.context {
+        let local_file = matches!(request.dockerfile, Dockerfile::Path(_) | Dockerfile::Inline(_));
+        if route == "tar" || local_file {
+            let what = if local_file { "--file" } else { "PATH" };
+            let text =
+                format!("the Docker route {route} cannot build a remote context like this; {ELSEWHERE}");
+            return Err(InputError::new(what, text, ""));
+        }
+    }
     if request.platforms.len() > 1 {
         let text =
             format!("the Docker route {route} builds for one platform at a time; {ELSEWHERE} do several");
@@ -43,6 +56,62 @@ pub(crate) fn check(request: &BuildRequest, route: &str, daemon: ApiVersion) -> 
         return Err(InputError::new("output", text, ""));
     }
     Ok(())
+}
+
+/// The first option for which `POST /build` has no parameter, or one that BuildKit does not see.
+fn unspeakable(request: &BuildRequest) -> Option<&'static str> {
+    let steps = &request.steps;
+    [
+        ("--build-context", !request.named_contexts.is_empty()),
+        ("--no-cache-filter", !request.no_cache_filter.is_empty()),
+        ("--cgroup-parent", steps.cgroup_parent.is_some()),
+        ("--memory and the other limits", steps.limits_resources()),
+        ("--allow", !request.entitlements.is_empty()),
+        ("--attest", !request.attestations.is_empty()),
+        ("--annotation", !request.annotations.is_empty()),
+        ("--source-policy-file", request.source_policy.is_some()),
+        ("--frontend", request.frontend != Frontend::Dockerfile),
+        (
+            "--cache-from",
+            request.cache_from.iter().any(|c| c.kind != "registry"),
+        ),
+        ("--cache-to", request.cache_to.iter().any(|c| c.kind != "inline")),
+    ]
+    .into_iter()
+    .find(|(_, asked)| *asked)
+    .map(|(flag, _)| flag)
+}
+
+/// What steps see, and where they are looked up.
+fn options(request: &BuildRequest, query: &mut Serializer<'_, String>) {
+    let steps = &request.steps;
+    for host in &steps.add_hosts {
+        query.append_pair("extrahosts", &format!("{}:{}", host.name, host.address));
+    }
+    match steps.network {
+        Network::Host => _ = query.append_pair("networkmode", "host"),
+        Network::None => _ = query.append_pair("networkmode", "none"),
+        _ => {}
+    }
+    if let Some(bytes) = steps.shm_size {
+        query.append_pair("shmsize", &bytes.to_string());
+    }
+    if !steps.ulimits.is_empty() {
+        let list: Vec<_> = steps
+            .ulimits
+            .iter()
+            .map(|u| json!({"Name": u.name, "Soft": u.soft, "Hard": u.hard}))
+            .collect();
+        query.append_pair("ulimits", &json!(list).to_string());
+    }
+    let images: Vec<_> = request
+        .cache_from
+        .iter()
+        .filter_map(|c| c.attrs.get("ref"))
+        .collect();
+    if !images.is_empty() {
+        query.append_pair("cachefrom", &json!(images).to_string());
+    }
 }
 
 /// The path and query of a build. `filename` is the Dockerfile's name in its source, when it is not the default.
@@ -59,9 +128,11 @@ pub(crate) fn path(
     // 2 is BuildKit.
     query.append_pair("version", "2").append_pair("buildid", build_id);
     if let Source::Session(id) = source {
-        query
-            .append_pair("remote", "client-session")
-            .append_pair("session", id);
+        let remote = match &request.context {
+            Context::Remote(address) => address,
+            _ => "client-session",
+        };
+        query.append_pair("remote", remote).append_pair("session", id);
     }
     if let Some(name) = filename {
         query.append_pair("dockerfile", name);
@@ -81,9 +152,15 @@ pub(crate) fn path(
     if request.pull {
         query.append_pair("pull", "1");
     }
-    if !request.build_args.is_empty() {
-        query.append_pair("buildargs", &json!(request.build_args).to_string());
+    let mut args = request.build_args.clone();
+    if request.cache_to.iter().any(|c| c.kind == "inline") {
+        args.entry("BUILDKIT_INLINE_CACHE".to_owned())
+            .or_insert_with(|| "1".to_owned());
     }
+    if !args.is_empty() {
+        query.append_pair("buildargs", &json!(args).to_string());
+    }
+    options(request, &mut query);
     if !request.labels.is_empty() {
         query.append_pair("labels", &json!(request.labels).to_string());
     }
@@ -98,6 +175,8 @@ pub(crate) fn path(
 
 #[cfg(test)]
 mod tests {
+    use bk_build::{Annotation, Attestation, Cache, Entitlement, HostAddress, NamedContext, SourcePolicy};
+
     use super::*;
 
     const API: ApiVersion = ApiVersion::new(1, 41);
@@ -136,6 +215,70 @@ mod tests {
              &labels=%7B%22l%22%3A%22x%5Cny%22%7D\
              &outputs=%5B%7B%22Attrs%22%3A%7B%7D%2C%22Type%22%3A%22cacheonly%22%7D%5D"
         );
+    }
+
+    #[test]
+    fn what_steps_see_is_said() {
+        let request = BuildRequest::new(Context::Remote("https://h/r.git#b".to_owned()))
+            .add_host("a", HostAddress::Gateway)
+            .network(Network::None)
+            .shm_size(4096)
+            .ulimit("nofile=1:2".parse().expect("a limit"))
+            .cache_from(Cache::registry("h/a"))
+            .cache_to(Cache::inline());
+        assert!(check(&request, "build", API).is_ok());
+        assert_eq!(
+            path(&request, API, "b", Source::Session("s"), None),
+            "/v1.41/build?version=2&buildid=b&remote=https%3A%2F%2Fh%2Fr.git%23b&session=s\
+             &buildargs=%7B%22BUILDKIT_INLINE_CACHE%22%3A%221%22%7D&extrahosts=a%3Ahost-gateway&networkmode=none\
+             &shmsize=4096&ulimits=%5B%7B%22Hard%22%3A2%2C%22Name%22%3A%22nofile%22%2C%22Soft%22%3A1%7D%5D\
+             &cachefrom=%5B%22h%2Fa%22%5D"
+        );
+    }
+
+    #[test]
+    fn what_has_no_parameter_is_refused() {
+        let new = || BuildRequest::new(".");
+        let remote = || BuildRequest::new(Context::Remote("https://h/r.git".to_owned()));
+        for (request, route, flag) in [
+            (
+                new().named_context("a", NamedContext::Dir(".".into())),
+                "build",
+                "--build-context",
+            ),
+            (new().no_cache_filter("s"), "tar", "--no-cache-filter"),
+            (new().allow(Entitlement::SecurityInsecure), "build", "--allow"),
+            (new().attest(Attestation::sbom()), "build", "--attest"),
+            (
+                new().annotation(Annotation::new("k", "v")),
+                "build",
+                "--annotation",
+            ),
+            (new().cache_from(Cache::local("d")), "build", "--cache-from"),
+            (new().cache_to(Cache::registry("r")), "build", "--cache-to"),
+            (
+                new().frontend(Frontend::Named("x".to_owned())),
+                "build",
+                "--frontend",
+            ),
+            (
+                new().source_policy(SourcePolicy::default()),
+                "build",
+                "--source-policy-file",
+            ),
+            (remote(), "tar", "PATH"),
+            (
+                remote().dockerfile(Dockerfile::Inline("x".into())),
+                "build",
+                "--file",
+            ),
+        ] {
+            let e = check(&request, route, API).expect_err(flag);
+            assert!(
+                e.what == flag && e.message.contains(&format!("route {route}")),
+                "{e}"
+            );
+        }
     }
 
     #[test]
