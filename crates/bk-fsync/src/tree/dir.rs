@@ -4,7 +4,7 @@
 //! directories is opened, and paths may be longer than the kernel takes in one call.
 
 use std::ffi::OsStr;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -13,8 +13,7 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-#[cfg(target_os = "linux")]
-use super::Run;
+use super::host::HostFile;
 use super::{Directory, Listed, OpenFile, Tree};
 use crate::entry::{Kind, Meta, Xattr};
 use crate::limits::{PATH_MAX, XATTR_FIRST, XATTR_MAX};
@@ -96,10 +95,11 @@ impl Tree for DirTree {
                 "it is no longer a regular file",
             ));
         }
-        Ok(Box::new(HostFile {
-            file: fd.into(),
-            sparse: stat.st_blocks.saturating_mul(512) < stat.st_size,
-        }))
+        Ok(Box::new(HostFile::new(fd.into(), &stat)))
+    }
+
+    fn root_meta(&self) -> io::Result<Meta> {
+        meta_of(&rustix::fs::fstat(&self.root.fd)?)
     }
 }
 
@@ -167,60 +167,6 @@ impl Directory for HostDir {
             path: join(inside, name),
             root: Arc::clone(&self.root),
         }))
-    }
-}
-
-struct HostFile {
-    file: std::fs::File,
-    /// Whether it takes less room than it has bytes, so that looking for holes pays.
-    #[cfg_attr(
-        not(target_os = "linux"),
-        expect(dead_code, reason = "holes are looked for on Linux only")
-    )]
-    sparse: bool,
-}
-
-impl Read for HostFile {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.file.read(buffer)
-    }
-}
-
-impl OpenFile for HostFile {
-    fn stat(&self) -> io::Result<Meta> {
-        meta_of(&rustix::fs::fstat(&self.file)?)
-    }
-
-    #[cfg(target_os = "linux")]
-    fn next_run(&mut self) -> io::Result<Run> {
-        use rustix::fs::{SeekFrom, seek};
-        if !self.sparse {
-            return Ok(Run::Data(u64::MAX));
-        }
-        let file = &self.file;
-        let at = rustix::fs::tell(file)?;
-        match seek(file, SeekFrom::Data(at)) {
-            Ok(data) if data > at => Ok(Run::Hole(data - at)),
-            Ok(_) => {
-                let end = seek(file, SeekFrom::Hole(at))?;
-                seek(file, SeekFrom::Start(at))?;
-                Ok(Run::Data(end.saturating_sub(at)))
-            }
-            // Nothing but a hole up to the end, or the end.
-            Err(Errno::NXIO) => {
-                let end = seek(file, SeekFrom::End(0))?;
-                if end > at {
-                    return Ok(Run::Hole(end - at));
-                }
-                seek(file, SeekFrom::Start(at))?;
-                Ok(Run::Data(u64::MAX))
-            }
-            // A file system that does not tell.
-            Err(_) => {
-                self.sparse = false;
-                Ok(Run::Data(u64::MAX))
-            }
-        }
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -80,11 +80,24 @@ impl Tree for FilesTree {
         let file = self.files.get(name).ok_or(io::ErrorKind::NotFound)?;
         // Asked first, so that a pipe that took the place of the file is not waited for.
         regular(&fs::metadata(file)?, name)?;
-        Ok(Box::new(HostFile {
-            file: File::open(file)?,
-            name: name.to_vec(),
-        }))
+        open_host(file, name)
     }
+}
+
+#[cfg(unix)]
+fn open_host(path: &Path, name: &[u8]) -> io::Result<Box<dyn OpenFile>> {
+    let file = File::open(path)?;
+    regular(&file.metadata()?, name)?;
+    let stat = rustix::fs::fstat(&file)?;
+    Ok(Box::new(super::host::HostFile::new(file, &stat)))
+}
+
+#[cfg(not(unix))]
+fn open_host(path: &Path, name: &[u8]) -> io::Result<Box<dyn OpenFile>> {
+    Ok(Box::new(HostFile {
+        file: File::open(path)?,
+        name: name.to_vec(),
+    }))
 }
 
 impl Directory for FilesTree {
@@ -116,24 +129,27 @@ impl Directory for FilesTree {
     }
 }
 
+#[cfg(not(unix))]
 struct HostFile {
     file: File,
     name: Vec<u8>,
 }
 
-impl Read for HostFile {
+#[cfg(not(unix))]
+impl io::Read for HostFile {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.file.read(buffer)
     }
 }
 
+#[cfg(not(unix))]
 impl OpenFile for HostFile {
     fn stat(&self) -> io::Result<Meta> {
         regular(&self.file.metadata()?, &self.name)
     }
 }
 
-fn regular(found: &fs::Metadata, name: &[u8]) -> io::Result<Meta> {
+pub(super) fn regular(found: &fs::Metadata, name: &[u8]) -> io::Result<Meta> {
     if !found.is_file() {
         let text = format!("{} is not a regular file", show(name));
         return Err(io::Error::new(io::ErrorKind::InvalidInput, text));

@@ -23,6 +23,8 @@ struct Node {
     meta: Meta,
     body: Body,
     xattrs: Vec<Xattr>,
+    /// A directory that was made for what is below it.
+    implied: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -68,6 +70,7 @@ impl MemoryTree {
                 meta,
                 body: Body::File(content),
                 xattrs: Vec::new(),
+                implied: false,
             },
         )
     }
@@ -83,6 +86,7 @@ impl MemoryTree {
             _ => Node::empty_dir(),
         };
         node.meta.mode = mode;
+        node.implied = false;
         self.put(path, node)
     }
 
@@ -104,6 +108,7 @@ impl MemoryTree {
                 meta,
                 body: Body::Link(target),
                 xattrs: Vec::new(),
+                implied: false,
             },
         )
     }
@@ -119,6 +124,7 @@ impl MemoryTree {
                 meta,
                 body: Body::Special,
                 xattrs: Vec::new(),
+                implied: false,
             },
         )
     }
@@ -143,6 +149,7 @@ impl MemoryTree {
             };
             node = Arc::make_mut(child);
         }
+        node.implied = false;
         change(&mut node.meta, &mut node.xattrs);
         Ok(self)
     }
@@ -188,6 +195,7 @@ impl Node {
             meta: Meta::new(Kind::Dir),
             body: Body::Dir(BTreeMap::new()),
             xattrs: Vec::new(),
+            implied: true,
         }
     }
 }
@@ -253,6 +261,10 @@ impl Directory for MemoryDir {
 
     fn xattrs(&self, name: &[u8]) -> io::Result<Vec<Xattr>> {
         Ok(self.get(name).ok_or(io::ErrorKind::NotFound)?.xattrs.clone())
+    }
+
+    fn is_implied(&self, name: &[u8]) -> bool {
+        self.get(name).is_some_and(|node| node.implied)
     }
 
     fn open_dir(&self, name: &[u8]) -> io::Result<Box<dyn Directory>> {

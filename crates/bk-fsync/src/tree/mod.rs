@@ -6,7 +6,13 @@
 #[cfg(unix)]
 mod dir;
 mod files;
+#[cfg(unix)]
+pub(crate) mod host;
 mod memory;
+mod overlay;
+mod path_map;
+#[cfg(unix)]
+mod single;
 
 #[cfg(unix)]
 pub use dir::{DirTree, OpenTreeError};
@@ -14,6 +20,12 @@ pub use dir::{DirTree, OpenTreeError};
 pub(crate) use dir::{meta_of, open_below};
 pub use files::FilesTree;
 pub use memory::MemoryTree;
+pub use overlay::OverlayTree;
+#[cfg(unix)]
+pub use path_map::MapError;
+pub use path_map::PathMapTree;
+#[cfg(unix)]
+pub use single::{OpenFileError, SingleFileTree};
 
 use std::io;
 
@@ -25,6 +37,15 @@ use crate::path::RelPath;
 /// Errors of the kinds [`NotFound`](io::ErrorKind::NotFound) and
 /// [`NotADirectory`](io::ErrorKind::NotADirectory) mean that an entry has vanished since it was listed: a walk
 /// skips it then. Any other error ends a walk.
+///
+/// # Trees without file numbers
+/// [`Meta::dev`] and [`Meta::ino`] say which file an entry is, and [`Meta::ctime_ns`] which state of it. A tree that has
+/// them passes them on, also when it shows the files of another tree: hard links are found by them, a file that changes
+/// between listing and reading is caught by them, and the sync policy
+/// [`Exact`](crate::SyncPolicy::Exact) makes its tag of them without reading the file. A tree that has none leaves `ino`
+/// at 0: `Exact` then reads each offered file once more to make the tag of its content, and a change is caught by size
+/// and time alone. A tree may also number its files by their content, so that equal numbers mean equal bytes in every
+/// run.
 pub trait Tree: Send + Sync {
     /// Opens a directory for listing and for asking about what is in it.
     ///
@@ -38,6 +59,15 @@ pub trait Tree: Send + Sync {
     /// Whatever the file system says; anything but a regular file may be refused here, or by the metadata of
     /// the open file.
     fn open(&self, path: RelPath<'_>) -> io::Result<Box<dyn OpenFile>>;
+
+    /// The metadata of the root. It never travels; it counts where the root becomes a directory of another tree. The
+    /// default is a directory with mode 0755 and the time of the epoch.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    fn root_meta(&self) -> io::Result<Meta> {
+        Ok(Meta::new(Kind::Dir))
+    }
 }
 
 /// A directory held open.
@@ -70,6 +100,13 @@ pub trait Directory: Send {
         Ok(Vec::new())
     }
 
+    /// Whether `name` is a directory that is there only because something below it is, so that nobody chose its
+    /// metadata. Where it is laid over another directory, the other one's metadata holds. The default is no.
+    fn is_implied(&self, name: &[u8]) -> bool {
+        let _ = name;
+        false
+    }
+
     /// Opens the directory `name` in this one, not through a link.
     ///
     /// # Errors
@@ -94,6 +131,19 @@ pub trait OpenFile: io::Read + Send {
     /// Whatever the file system says.
     fn next_run(&mut self) -> io::Result<Run> {
         Ok(Run::Data(u64::MAX))
+    }
+
+    /// Where the file has data: offset and length of each run in order, apart from each other. Everything else up to its
+    /// size is holes. Nothing has moved afterwards. `None`: the file has no holes, does not tell, or has more than
+    /// `limit` runs.
+    ///
+    /// The default is `None`.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    fn data_runs(&mut self, limit: usize) -> io::Result<Option<Vec<(u64, u64)>>> {
+        let _ = limit;
+        Ok(None)
     }
 }
 
