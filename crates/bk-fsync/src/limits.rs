@@ -130,3 +130,31 @@ pub const HOLE_BLOCK: usize = 4096;
 /// Tries to find a free name for a temporary file. Names are random, so that one is enough unless somebody
 /// interferes.
 pub const TEMP_NAME_TRIES: usize = 16;
+
+/// Bytes of a PAX header that are read; Go's reader takes as many.
+pub const TAR_HEADER_MAX: u64 = 1024 * 1024;
+
+/// Bytes that may follow the end mark of an archive. Programs fill the last record, which is rarely larger than 10 KiB.
+pub const TAR_TRAILING_MAX: u64 = 16 * 1024 * 1024;
+
+/// Runs of data that a sparse member may have, at 16 bytes of memory each while it is read.
+pub const TAR_RUNS_MAX: usize = 1 << 18;
+
+/// Entries that an archive may have, with the directories that it only implies.
+pub const TAR_ENTRIES_MAX: usize = 1 << 22;
+
+/// Bytes that the names of an archive's entries may have in total.
+pub const TAR_NAMES_MAX: u64 = 1 << 30;
+
+/// Bytes of a member's content that are read at a time, and looked at for zeros.
+pub const SPOOL_CHUNK: usize = 64 * 1024;
+
+/// Bytes that a file must have for its holes to be kept, and looked for. Smaller ones are stored without gaps.
+pub const SPARSE_FROM: u64 = 64 * 1024;
+
+/// Bytes that leaving out the holes of a file must save before an archive says where they are.
+pub const TAR_HOLES_FROM: u64 = 64 * 1024;
+
+/// Runs of data that are looked for in a file whose holes are to be left out of an archive. With more, it is written
+/// whole.
+pub const TAR_WRITTEN_RUNS_MAX: usize = 1 << 16;

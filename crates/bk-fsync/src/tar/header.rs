@@ -28,30 +28,35 @@ pub(super) struct Header<'a> {
     pub(super) mtime_ns: i64,
     pub(super) device: (u64, u64),
     pub(super) xattrs: &'a [Xattr],
+    /// The size of a file whose holes are left out: what follows is a map of its data, and the data, `size` bytes in
+    /// all.
+    pub(super) real_size: Option<u64>,
 }
 
 /// Where the fields of a ustar header are, in bytes from its start.
-mod at {
+pub(super) mod at {
     use std::ops::Range;
 
-    pub(super) const NAME: Range<usize> = 0..100;
-    pub(super) const MODE: Range<usize> = 100..108;
-    pub(super) const UID: Range<usize> = 108..116;
-    pub(super) const GID: Range<usize> = 116..124;
-    pub(super) const SIZE: Range<usize> = 124..136;
-    pub(super) const MTIME: Range<usize> = 136..148;
-    pub(super) const CHECKSUM: Range<usize> = 148..156;
-    pub(super) const TYPE: usize = 156;
-    pub(super) const LINK: Range<usize> = 157..257;
-    pub(super) const MAGIC: Range<usize> = 257..265;
-    pub(super) const MAJOR: Range<usize> = 329..337;
-    pub(super) const MINOR: Range<usize> = 337..345;
+    pub(in crate::tar) const NAME: Range<usize> = 0..100;
+    pub(in crate::tar) const MODE: Range<usize> = 100..108;
+    pub(in crate::tar) const UID: Range<usize> = 108..116;
+    pub(in crate::tar) const GID: Range<usize> = 116..124;
+    pub(in crate::tar) const SIZE: Range<usize> = 124..136;
+    pub(in crate::tar) const MTIME: Range<usize> = 136..148;
+    pub(in crate::tar) const CHECKSUM: Range<usize> = 148..156;
+    pub(in crate::tar) const TYPE: usize = 156;
+    pub(in crate::tar) const LINK: Range<usize> = 157..257;
+    pub(in crate::tar) const MAGIC: Range<usize> = 257..265;
+    pub(in crate::tar) const MAJOR: Range<usize> = 329..337;
+    pub(in crate::tar) const MINOR: Range<usize> = 337..345;
 }
 
 /// The type of a PAX header for the next entry.
 const PAX: u8 = b'x';
 /// What a PAX header is called; readers ignore it.
 const PAX_NAME: &[u8] = b"PaxHeaders/entry";
+/// What a file whose holes are left out is called by readers that do not know the form.
+const SPARSE_NAME: &[u8] = b"GNUSparseFile.0/entry";
 /// How PAX names an extended attribute.
 const XATTR: &[u8] = b"SCHILY.xattr.";
 
@@ -64,6 +69,14 @@ impl Header<'_> {
         }
         let link = self.hard_link.unwrap_or(self.target);
         let mut pax = Pax::default();
+        if let Some(size) = self.real_size {
+            pax.record(b"GNU.sparse.major", b"1");
+            pax.record(b"GNU.sparse.minor", b"0");
+            pax.name(b"GNU.sparse.name", &name);
+            pax.record(b"GNU.sparse.realsize", size.to_string().as_bytes());
+            // What a reader that knows nothing of this calls it.
+            name = SPARSE_NAME.to_vec();
+        }
         if !fits(&name) {
             pax.name(b"path", &name);
         }
@@ -232,6 +245,7 @@ mod tests {
             mtime_ns: 1_000_000_000,
             device: (0, 0),
             xattrs: &[],
+            real_size: None,
         }
     }
 

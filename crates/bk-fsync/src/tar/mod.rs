@@ -1,10 +1,21 @@
 //! Writes what is visible of a tree as a tar stream, for daemons that are reached without a session.
 //!
 //! The rule: the stream says of each entry what a session transfer would say, and a file leaves whole or not at all.
-//! Nothing is held but the entry at hand. An archive that was not [finished](TarWriter::finish) has no end mark, and
+//! Nothing is held but the entry at hand. Large holes are left out, in the form PAX 1.0 of GNU tar, which Go's reader, and
+//! so every engine, expands to the same bytes. An archive that was not [finished](TarWriter::finish) has no end mark, and
 //! whoever carries it must not let it look complete.
 
+mod fault;
+mod gaps;
 mod header;
+#[cfg(unix)]
+pub(crate) mod read;
+#[cfg(unix)]
+mod records;
+#[cfg(unix)]
+mod sparse;
+
+pub use fault::{TarFault, TarReadError};
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,6 +31,7 @@ use crate::send::FileRequest;
 use crate::tree::Tree;
 use crate::walk::{Walk, WalkError};
 use crate::wire::device;
+use gaps::Gaps;
 use header::{BLOCK, Header, ZEROS};
 
 /// An archive could not be written.
@@ -77,6 +89,7 @@ impl<W: Write> TarWriter<W> {
             mtime_ns: 0,
             device: (0, 0),
             xattrs: &[],
+            real_size: None,
         };
         this.write(&root.blocks())?;
         Ok(this)
@@ -191,11 +204,27 @@ impl<W: Write> TarWriter<W> {
                 _ => (0, 0),
             },
             xattrs: &entry.xattrs,
+            real_size: None,
         };
-        self.write(&header.blocks())?;
         if !has_content {
-            return Ok(());
+            return self.write(&header.blocks());
         }
+        let mut gaps = match Gaps::find(tree, entry) {
+            Some((gaps, map, stored)) => {
+                let header = Header {
+                    size: map.len() as u64 + stored,
+                    real_size: Some(size),
+                    ..header
+                };
+                self.write(&header.blocks())?;
+                self.write(&map)?;
+                Some((gaps, header.size))
+            }
+            None => {
+                self.write(&header.blocks())?;
+                None
+            }
+        };
         observer.requested(&entry.path, size);
         let request = FileRequest {
             id: 0,
@@ -210,7 +239,10 @@ impl<W: Write> TarWriter<W> {
         read_files(tree, vec![request], change, observer, stop, &mut |piece| {
             let result = piece.map_err(TarError::from).and_then(|piece| {
                 whole = piece.last;
-                self.write(&piece.data)
+                match &mut gaps {
+                    None => self.write(&piece.data),
+                    Some((gaps, _)) => gaps.leave_out(&piece.data, &entry.path, |data| self.write(data)),
+                }
             });
             failed = result.err();
             failed.is_none()
@@ -221,6 +253,7 @@ impl<W: Write> TarWriter<W> {
         if !whole {
             return Err(TarError::Stopped);
         }
+        let size = gaps.map_or(size, |(_, stored)| stored);
         let padding = usize::try_from(size % BLOCK as u64).map_or(0, |used| (BLOCK - used) % BLOCK);
         self.write(&ZEROS[..padding])
     }

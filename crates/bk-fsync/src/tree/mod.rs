@@ -13,6 +13,10 @@ mod overlay;
 mod path_map;
 #[cfg(unix)]
 mod single;
+#[cfg(unix)]
+mod spool;
+#[cfg(unix)]
+mod tar;
 
 #[cfg(unix)]
 pub use dir::{DirTree, OpenTreeError};
@@ -26,6 +30,8 @@ pub use path_map::MapError;
 pub use path_map::PathMapTree;
 #[cfg(unix)]
 pub use single::{OpenFileError, SingleFileTree};
+#[cfg(unix)]
+pub use tar::TarTree;
 
 use std::io;
 

@@ -3,6 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
 #[cfg(unix)]
+mod archive;
+#[cfg(unix)]
+mod combined;
+#[cfg(unix)]
 mod faults;
 mod flow;
 mod golden;
