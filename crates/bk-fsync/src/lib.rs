@@ -13,7 +13,7 @@
 //! | [`read`], [`drive`] | reading files whole, and the future that drives a transfer |
 //! | [`receive`](mod@receive), [`diff`] | the protocol of an export to a directory, and what differs from what is there |
 //! | [`write`](mod@write), [`drive_receive`] | a directory that nothing gets out of, and the future that drives an export |
-//! | [`tar`] | the same entries as a tar stream, for a daemon without a session |
+//! | [`tar`] | the same entries as a tar stream, for a daemon without a session, and what is wrong with one that is read |
 //! | [`options`], [`report`], [`limits`] | what a transfer is told, what it tells, and the numbers it goes by |
 //!
 //! Nothing here knows of gRPC servers, builds or daemons. For a session context the daemon reads the ignore
@@ -58,7 +58,7 @@ pub use policy::{
 pub use receive::{ReceiveObserver, ReceiveOptions, ReceiveReport};
 pub use report::{SendObserver, SendReport, Warning};
 #[cfg(unix)]
-pub use tree::DirTree;
-pub use tree::{FilesTree, MemoryTree, Tree};
+pub use tree::{DirTree, SingleFileTree, TarTree};
+pub use tree::{FilesTree, MemoryTree, OverlayTree, PathMapTree, Tree};
 #[cfg(unix)]
 pub use write::Destination;

@@ -6,6 +6,8 @@
 //! whoever carries it must not let it look complete.
 
 mod fault;
+#[cfg(unix)]
+mod field;
 mod gaps;
 mod header;
 #[cfg(unix)]

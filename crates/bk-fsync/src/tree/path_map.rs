@@ -133,13 +133,16 @@ impl PathMapTree {
     }
 }
 
+/// A directory, and a name in it.
+type Place<'a> = (Box<dyn Directory>, &'a [u8]);
+
 impl Source {
     fn path(&self) -> RelPath<'_> {
         RelPath::trusted(&self.path)
     }
 
     /// The directory that the place is in, and its name there. `None`: it is the root of its tree.
-    fn place(&self) -> io::Result<Option<(Box<dyn Directory>, &[u8])>> {
+    fn place(&self) -> io::Result<Option<Place<'_>>> {
         let Some((above, name)) = self.path().split() else {
             return Ok(None);
         };
