@@ -10,7 +10,7 @@ use libfuzzer_sys::fuzz_target;
 use tokio::runtime::{Builder, Runtime};
 
 static PLACE: LazyLock<(tempfile::TempDir, Runtime)> = LazyLock::new(|| {
-    let runtime = Builder::new_current_thread().build().expect("a runtime");
+    let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
     (tempfile::tempdir().expect("a directory"), runtime)
 });
 
@@ -35,7 +35,8 @@ fuzz_target!(|data: &str| {
 fn error(host: &str, text: &str) -> Option<String> {
     let path = PLACE.0.path().join("config.json");
     std::fs::write(&path, text).expect("writes");
-    let config = DockerConfig::new(path);
+    // No helper is there, whatever its name.
+    let config = DockerConfig::new(path).search_path(PLACE.0.path());
     let answer = PLACE.1.block_on(config.credential(host));
     answer.err().map(|e| e.to_string())
 }

@@ -43,6 +43,8 @@ pub enum BuildEvent {
     Warning(Warning),
     /// Progress of a file transfer, counted on our own side.
     Transfer(Transfer),
+    /// The daemon asked for the credentials of a registry.
+    Credentials(CredentialUse),
     /// The build ended. Always the last event of a build that was not dropped.
     Completed {
         /// When, by our clock.
@@ -283,5 +285,52 @@ impl Transfer {
             transfer,
             ..Self::default()
         }
+    }
+}
+
+/// The daemon's question for the credentials of a registry, and what it got. Never holds a secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CredentialUse {
+    /// The registry's `host[:port]`, as the daemon says it.
+    pub host: String,
+    /// What they are for, each for instance `repository:team/app:pull`, as the daemon says it. Empty when it did not.
+    pub scopes: Vec<String>,
+    /// Which entry of which configuration answered.
+    pub source: String,
+    /// What the daemon got.
+    pub given: CredentialGiven,
+}
+
+/// What a daemon got that asked for credentials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CredentialGiven {
+    /// Nothing is known for that host: the daemon goes on anonymously.
+    Nothing,
+    /// The credential itself.
+    Credential,
+    /// A token that was fetched here; the credential stayed on this machine.
+    Token,
+    /// An error: the look-up failed, the credential was refused by the token server, or the daemon may not have it.
+    Refused,
+}
+
+impl CredentialUse {
+    /// The daemon asked for `host` and got `given` from `source`.
+    pub fn new(host: impl Into<String>, source: impl Into<String>, given: CredentialGiven) -> Self {
+        Self {
+            host: host.into(),
+            scopes: Vec::new(),
+            source: source.into(),
+            given,
+        }
+    }
+
+    /// Sets what the credentials are for; the default is unknown.
+    #[must_use]
+    pub fn scopes(mut self, scopes: Vec<String>) -> Self {
+        self.scopes = scopes;
+        self
     }
 }

@@ -16,10 +16,12 @@ pub mod limits;
 mod named;
 mod outcome;
 mod request;
+mod secret_text;
 mod sink;
 mod snippet;
 mod source_policy;
 mod steps;
+mod tokens;
 
 pub use attest::{Annotation, AnnotationScope, Attestation, ProvenanceMode};
 pub use bk_fsync::policy::{
@@ -29,20 +31,25 @@ pub use bk_fsync::policy::{
 pub use bk_proto::ops::Definition;
 pub use builder::{BuilderInfo, ImageBuilder};
 pub use cache::Cache;
-pub use credentials::{Credential, CredentialError, CredentialProvider, NoCredentials};
+pub use credentials::{
+    Credential, CredentialAnswer, CredentialError, CredentialErrorKind, CredentialKind, CredentialProvider,
+    CredentialQuery, NoCredentials, OnlyHosts, WithTokens,
+};
 pub use error::{
     Attempt, BuildError, ConnectError, DaemonTooOld, DockerfileFailure, Fault, InputError, LocalFailure,
     ProtocolFailure, Refusal, SessionLost, StepFailure,
 };
 pub use event::{
-    BuildEvent, LogChunk, LogStream, ProgressGroup, StatusUpdate, Transfer, Vertex, VertexId, Warning,
-    WarningKind,
+    BuildEvent, CredentialGiven, CredentialUse, LogChunk, LogStream, ProgressGroup, StatusUpdate, Transfer,
+    Vertex, VertexId, Warning, WarningKind,
 };
 pub use frontend::{Entitlement, Frontend};
 pub use named::{NamedContext, OciReference, context_name, is_remote};
 pub use outcome::{BuildOutcome, TransferReport};
 pub use request::{BuildRequest, Context, Dockerfile, Output};
+pub use secret_text::SecretText;
 pub use sink::{EventReceiver, EventSink};
 pub use snippet::{LineRange, SourceSnippet};
 pub use source_policy::SourcePolicy;
 pub use steps::{ExtraHost, HostAddress, Network, StepOptions, Ulimit, parse_bytes};
+pub use tokens::{Reach, Token, TokenError, TokenExchange, TokenRequest};

@@ -3,13 +3,16 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bk_build::{BuildError, BuildOutcome, BuildRequest, BuilderInfo, EventSink, ImageBuilder};
+use bk_build::{BuildError, BuildOutcome, BuildRequest, BuilderInfo, EventSink, ImageBuilder, TokenExchange};
+
+use crate::tokens;
 
 /// A builder on a daemon that was reached. Cheap to clone; clones build at the same time without waiting for each
 /// other.
 #[derive(Clone)]
 pub struct Client {
     builder: Arc<dyn ImageBuilder>,
+    tokens: Option<Arc<dyn TokenExchange>>,
 }
 
 impl Client {
@@ -17,13 +20,23 @@ impl Client {
     pub fn from_builder(builder: impl ImageBuilder + 'static) -> Self {
         Self {
             builder: Arc::new(builder),
+            tokens: None,
         }
+    }
+
+    /// Sets who fetches tokens for the credentials that a request brings; the default is nobody.
+    pub(crate) fn tokens(mut self, tokens: Option<Arc<dyn TokenExchange>>) -> Self {
+        self.tokens = tokens;
+        self
     }
 }
 
 #[async_trait]
 impl ImageBuilder for Client {
-    async fn build(&self, request: BuildRequest, events: EventSink) -> Result<BuildOutcome, BuildError> {
+    async fn build(&self, mut request: BuildRequest, events: EventSink) -> Result<BuildOutcome, BuildError> {
+        request.credentials = request
+            .credentials
+            .map(|provider| tokens::with(provider, self.tokens.as_ref()));
         self.builder.build(request, events).await
     }
 

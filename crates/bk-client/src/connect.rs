@@ -3,10 +3,12 @@
 
 use std::{path::Path, str::FromStr, sync::Arc};
 
-use bk_build::{Attempt, BuildError, ConnectError, CredentialProvider, InputError, NoCredentials};
+use bk_build::{
+    Attempt, BuildError, ConnectError, CredentialProvider, InputError, NoCredentials, TokenExchange,
+};
 use bk_session::DockerConfig;
 
-use crate::{Client, Environment};
+use crate::{Client, Environment, tokens};
 
 /// Docker's default socket.
 const DOCKER_SOCKET: &str = "unix:///var/run/docker.sock";
@@ -55,6 +57,7 @@ pub struct ConnectOptions {
     docker_route: backend_docker::DockerRoute,
     environment: Environment,
     credentials: Option<Arc<dyn CredentialProvider>>,
+    tokens: Option<Arc<dyn TokenExchange>>,
 }
 
 impl Default for ConnectOptions {
@@ -73,6 +76,7 @@ impl ConnectOptions {
             docker_route: backend_docker::DockerRoute::Auto,
             environment: Environment::from_process(),
             credentials: None,
+            tokens: None,
         }
     }
 
@@ -112,6 +116,15 @@ impl ConnectOptions {
         self.credentials = Some(provider);
         self
     }
+
+    /// Sets who exchanges credentials for registry tokens on this machine, for providers that have nobody of their own;
+    /// the default is a [`TokenClient`](crate::TokenClient) with the environment's proxies and certificates, or nobody if
+    /// `BUILDKIT_NO_CLIENT_TOKEN` says so.
+    #[must_use]
+    pub fn tokens(mut self, exchange: Arc<dyn TokenExchange>) -> Self {
+        self.tokens = Some(exchange);
+        self
+    }
 }
 
 /// Connects to the daemon that the process's environment names or that listens on a default socket.
@@ -141,12 +154,17 @@ pub async fn connect_with(options: ConnectOptions) -> Result<Client, BuildError>
                 Some(path) => Arc::new(DockerConfig::new(path)) as Arc<dyn CredentialProvider>,
                 None => Arc::new(NoCredentials),
             });
+    let exchange = options
+        .tokens
+        .clone()
+        .or_else(|| tokens::exchange(&options.environment));
+    let credentials = tokens::with(credentials, exchange.as_ref());
     let mut attempts = Vec::new();
     let candidates = candidates(&options, backend);
     let single = candidates.len() == 1;
     for candidate in candidates {
         match try_one(&candidate, &options, &credentials).await {
-            Ok(client) => return Ok(client),
+            Ok(client) => return Ok(client.tokens(exchange)),
             // The one endpoint that was named: its own error says most.
             Err(BuildError::Connect(e)) => attempts.extend(e.attempts.into_iter().map(|a| candidate.name(a))),
             Err(e @ BuildError::Timeout { .. }) if !single => {

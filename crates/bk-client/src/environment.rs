@@ -2,6 +2,8 @@
 
 use std::{ffi::OsString, path::PathBuf};
 
+use bk_session::Proxies;
+
 /// The variables that choose a daemon, and where Docker's config file is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -16,6 +18,13 @@ pub struct Environment {
     pub runtime_dir: Option<PathBuf>,
     /// Docker's `config.json`: in `DOCKER_CONFIG`, else in `.docker` of the home directory.
     pub docker_config: Option<PathBuf>,
+    /// Directories of certificates for single registries: `/etc/docker/certs.d`, and `docker/certs.d` in
+    /// `XDG_CONFIG_HOME` or `.config` of the home directory.
+    pub certs_dirs: Vec<PathBuf>,
+    /// `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY`, or the same in lower case: for registries' token servers.
+    pub proxies: Proxies,
+    /// Whether `BUILDKIT_NO_CLIENT_TOKEN` says that daemons fetch registry tokens themselves.
+    pub no_client_token: bool,
 }
 
 impl Environment {
@@ -37,7 +46,20 @@ impl Environment {
                 .map(|v| v.to_string_lossy().into_owned())
                 .filter(|v| !v.is_empty())
         };
+        let either = |upper: &'static str, lower: &'static str| text(upper).or_else(|| text(lower));
+        let mut proxies = Proxies::new();
+        proxies.http = either("HTTP_PROXY", "http_proxy");
+        proxies.https = either("HTTPS_PROXY", "https_proxy");
+        proxies.none = either("NO_PROXY", "no_proxy").unwrap_or_default();
+        let own = path("XDG_CONFIG_HOME").or_else(|| path("HOME").map(|home| home.join(".config")));
+        let mut certs_dirs = vec![PathBuf::from("/etc/docker/certs.d")];
+        certs_dirs.extend(own.map(|dir| dir.join("docker/certs.d")));
         Self {
+            certs_dirs,
+            proxies,
+            // The spellings that Go takes for true.
+            no_client_token: text("BUILDKIT_NO_CLIENT_TOKEN")
+                .is_some_and(|v| matches!(&*v, "1" | "t" | "T" | "true" | "TRUE" | "True")),
             bk_backend: text("BK_BACKEND"),
             buildkit_host: text("BUILDKIT_HOST"),
             docker_host: text("DOCKER_HOST"),
@@ -66,6 +88,33 @@ mod tests {
         assert_eq!(env.buildkit_host.as_deref(), Some("tcp://h:1"));
         let env = Environment::from_lookup(|name| (name == "DOCKER_CONFIG").then(|| "/cfg".into()));
         assert_eq!(env.docker_config, Some("/cfg/config.json".into()));
-        assert_eq!(Environment::from_lookup(|_| None), Environment::empty());
+        let mut nothing = Environment::empty();
+        nothing.certs_dirs.push("/etc/docker/certs.d".into());
+        assert_eq!(Environment::from_lookup(|_| None), nothing);
+    }
+
+    #[test]
+    fn what_token_servers_need_is_read() {
+        let env = Environment::from_lookup(|name| match name {
+            "HOME" => Some("/home/me".into()),
+            "HTTPS_PROXY" => Some("http://u:hunter2@p:1".into()),
+            "https_proxy" => Some("http://other:1".into()),
+            "no_proxy" => Some("localhost,.example.com".into()),
+            "BUILDKIT_NO_CLIENT_TOKEN" => Some("true".into()),
+            _ => None,
+        });
+        assert_eq!(env.proxies.https.as_deref(), Some("http://u:hunter2@p:1"));
+        assert_eq!(
+            (env.proxies.http.as_deref(), &*env.proxies.none),
+            (None, "localhost,.example.com")
+        );
+        assert!(env.no_client_token);
+        assert_eq!(
+            env.certs_dirs[1],
+            PathBuf::from("/home/me/.config/docker/certs.d")
+        );
+        assert!(!format!("{env:?}").contains("hunter2"), "{env:?}");
+        let env = Environment::from_lookup(|name| (name == "BUILDKIT_NO_CLIENT_TOKEN").then(|| "0".into()));
+        assert!(!env.no_client_token);
     }
 }

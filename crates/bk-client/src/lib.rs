@@ -27,10 +27,11 @@
 mod client;
 mod connect;
 mod environment;
+mod tokens;
 
 pub use bk_build::*;
 pub use bk_fsync::tree::{self, DirTree, MemoryTree, Tree};
-pub use bk_session::DockerConfig;
+pub use bk_session::{DockerConfig, Proxies, TokenClient};
 
 #[cfg(feature = "buildkitd")]
 pub use backend_buildkitd::{BuildkitdBackend, Endpoint as BuildkitdEndpoint};

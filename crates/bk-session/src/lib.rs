@@ -16,10 +16,12 @@ mod service;
 mod session;
 mod shared_key;
 mod sources;
+mod token;
 mod tunnel;
 
 pub use docker_config::DockerConfig;
 pub use session::{Failures, RunningSession, Session, SessionConfig, SessionHeaders};
 pub use shared_key::{host_name, shared_key};
 pub use sources::{CONTEXT, DOCKERFILE, Source, Sources};
+pub use token::{LoadRoots, Proxies, TokenClient};
 pub use tunnel::{Tunnel, TunnelSender};

@@ -52,3 +52,66 @@ pub const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Warnings about single files that one session tells; the counts in the report go on.
 pub const MAX_WARNINGS: usize = 1000;
+
+/// How long a credential helper may take. Those of clouds need several seconds; the daemon waits 60 s in all.
+pub const HELPER_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Largest answer of a credential helper, in bytes. Tokens are a few KiB.
+pub const HELPER_OUTPUT: u64 = 1024 * 1024;
+
+/// What is kept of a credential helper's standard error, in bytes: a few lines for an error message.
+pub const HELPER_ERRORS: u64 = 4096;
+
+/// Credential helpers that run at the same time; each host has at most one.
+pub const HELPERS_AT_ONCE: usize = 8;
+
+/// How long an answer of a credential helper is used again: long enough for the several questions of one pull, short
+/// enough for tokens of minutes.
+pub const HELPER_MEMORY: Duration = Duration::from_secs(60);
+
+/// How long before its end a credential counts as ended: the daemon still has to use it.
+pub const EXPIRY_MARGIN: Duration = Duration::from_secs(60);
+
+/// Answers of credential helpers that are kept. A build knows a few hosts; a hostile daemon may ask for any number.
+pub const HELPER_ANSWERS: usize = 64;
+
+/// Longest registry host, realm, service or scope that a daemon may ask with, in bytes. Names in images have at most
+/// 255; a scope adds its actions, a realm its path.
+pub const MAX_AUTH_TEXT: usize = 4096;
+
+/// Scopes of one token. A push names the repository and those from which layers are mounted.
+pub const MAX_SCOPES: usize = 256;
+
+/// Largest salt or payload of a token authority's proof, in bytes; daemons send 32.
+pub const MAX_PROOF: usize = 1024;
+
+/// Registries that one session keeps in mind; a build knows a few.
+pub const MAX_REGISTRIES: usize = 256;
+
+/// How long it may take to find out whether a registry's token server answers. The daemon waits 60 s for everything
+/// about credentials; most of that is for credential helpers.
+pub const REACH_DEADLINE: Duration = Duration::from_secs(8);
+
+/// How long it is remembered where a registry's token server is.
+pub const REACH_MEMORY: Duration = Duration::from_secs(300);
+
+/// How long it is remembered that a registry or its token server did not answer: a link may come back.
+pub const UNREACHABLE_MEMORY: Duration = Duration::from_secs(30);
+
+/// How long one token may take.
+pub const TOKEN_DEADLINE: Duration = Duration::from_secs(20);
+
+/// Largest answer of a registry or a token server, in bytes. Tokens are a few KiB.
+pub const MAX_TOKEN_ANSWER: usize = 1024 * 1024;
+
+/// Largest head of such an answer, in bytes.
+pub const MAX_ANSWER_HEAD: usize = 64 * 1024;
+
+/// Redirects that are followed, all within one host.
+pub const MAX_REDIRECTS: usize = 3;
+
+/// Files that are looked at in a directory of certificates for one host.
+pub const MAX_CERTIFICATES: usize = 100;
+
+/// Largest file of certificates, in bytes. The bundle of a whole system has about 250 KiB.
+pub const MAX_CERTIFICATE_FILE: u64 = 4 * 1024 * 1024;

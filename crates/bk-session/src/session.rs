@@ -4,12 +4,13 @@
 //! task that runs the connection does nothing else; files are read on other threads, so the health answer never waits.
 
 use std::{
+    collections::BTreeMap,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use bk_build::{BuildError, CredentialProvider, EventSink, LocalFailure, TransferReport};
+use bk_build::{BuildError, CredentialError, CredentialProvider, EventSink, LocalFailure, TransferReport};
 use bk_proto::{headers, id::Id};
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -99,9 +100,46 @@ pub(crate) struct SessionState {
     local_failure: Mutex<Option<BuildError>>,
     not_utf8: Mutex<Option<PathBuf>>,
     report: Mutex<TransferReport>,
+    /// What was last found out about the credentials of a registry.
+    registries: Mutex<BTreeMap<String, Registry>>,
+}
+
+/// What a session knows of a registry.
+struct Registry {
+    /// Where its credential came from.
+    source: String,
+    /// What went wrong here, if it did.
+    failure: Option<CredentialError>,
 }
 
 impl SessionState {
+    /// Keeps whose credential was given for `host`, or why none was.
+    pub(crate) fn registry(&self, host: &str, source: &str, failure: Option<CredentialError>) {
+        let mut registries = self.registries.lock().unwrap_or_else(PoisonError::into_inner);
+        if registries.len() < limits::MAX_REGISTRIES || registries.contains_key(host) {
+            let source = source.to_owned();
+            registries.insert(host.to_owned(), Registry { source, failure });
+        }
+    }
+
+    /// What this side knows of the registry that `message` is about.
+    fn blame(&self, message: &str) -> Option<CredentialError> {
+        let registries = self.registries.lock().unwrap_or_else(PoisonError::into_inner);
+        let shown = |host: &str| match host {
+            "registry-1.docker.io" => "docker.io".to_owned(),
+            _ => host.to_owned(),
+        };
+        let (host, found) = registries
+            .iter()
+            .find(|(host, _)| message.contains(&shown(host)))?;
+        Some(found.failure.clone().unwrap_or_else(|| {
+            CredentialError::refused(
+                host,
+                format!("the registry did not accept what was found: {}", found.source),
+            )
+        }))
+    }
+
     /// Keeps the first failure: later ones are usually its consequences.
     pub(crate) fn fail(&self, failure: BuildError) {
         self.local_failure
@@ -138,7 +176,12 @@ impl Session {
             .collect();
         let mut services = Services::default();
         health::serve(&mut services);
-        auth::serve(&mut services, config.credentials);
+        auth::serve(
+            &mut services,
+            config.credentials,
+            config.events.clone(),
+            state.clone(),
+        );
         file_sync::serve(&mut services, config.sources, config.events, state.clone());
         Self {
             id: Id::random(),
@@ -204,7 +247,7 @@ impl Session {
 pub struct Failures(Arc<SessionState>);
 
 impl Failures {
-    /// The cause on this machine (a file, a pattern) when there is one, else `error`: the daemon only reports that a
+    /// The cause on this machine (a file, a pattern, a look-up of credentials) when there is one, else `error`: the daemon only reports that a
     /// transfer broke, and some refuse a name without saying which.
     pub fn explain(&self, error: BuildError) -> BuildError {
         if let Some(local) = self
@@ -215,6 +258,14 @@ impl Failures {
             .take()
         {
             return local;
+        }
+        if let BuildError::Auth {
+            message,
+            source: None,
+        } = error
+        {
+            let source = self.0.blame(&message);
+            return BuildError::Auth { message, source };
         }
         let refused = error.to_string().contains("invalid UTF-8");
         match self

@@ -200,10 +200,7 @@ impl CredentialProvider for One {
     async fn credential(&self, host: &str) -> Result<Option<Credential>, CredentialError> {
         match host {
             "known" => Ok(Some(Credential::basic("me", "secret"))),
-            "broken" => Err(CredentialError {
-                host: host.to_owned(),
-                reason: "helper failed".to_owned(),
-            }),
+            "broken" => Err(CredentialError::new(host, "helper failed")),
             _ => Ok(None),
         }
     }

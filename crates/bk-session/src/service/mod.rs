@@ -1,6 +1,7 @@
 //! One thin adapter per service that the daemon calls.
 
 pub(crate) mod auth;
+mod authority;
 pub(crate) mod dispatch;
 pub(crate) mod file_sync;
 pub(crate) mod health;
