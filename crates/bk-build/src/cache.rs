@@ -72,7 +72,6 @@ impl Cache {
             "" => Some("type"),
             "registry" if lacks("ref") => Some("ref"),
             "local" if lacks("dir") && lacks(dir_key) => Some(dir_key),
-            "s3" if lacks("bucket") => Some("bucket"),
             _ => None,
         };
         match missing {
@@ -144,7 +143,6 @@ mod tests {
                 BuildRequest::new(".").cache_to(Cache::new("local").attr("src", "d")),
                 "`dest`",
             ),
-            (BuildRequest::new(".").cache_from(Cache::new("s3")), "`bucket`"),
             (
                 BuildRequest::new(".").cache_from(Cache::inline()),
                 "type=registry",

@@ -11,3 +11,7 @@ pub const LOG_TAIL_LINES: usize = 10;
 /// Bytes kept of one line in a log tail. Longer lines (minified output, progress bars without newlines) are cut so
 /// that an error stays printable; the whole line has already gone out as log events.
 pub const LOG_TAIL_LINE_BYTES: usize = 4096;
+
+/// Largest secret that is passed to a daemon, in bytes: what Go's client allows, so that no build works with one of
+/// them only.
+pub const MAX_SECRET_BYTES: usize = 500 * 1024;

@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use crate::{
     Annotation, Attestation, Cache, CredentialProvider, Entitlement, Frontend, InputError, NamedContext,
-    SourcePolicy, StepOptions, cache, named,
+    SecretProvider, SecretSource, SourcePolicy, SshForward, StepOptions, cache, named,
 };
 
 /// One build: a context, a Dockerfile and what to do with them. Only the context is mandatory.
@@ -43,6 +43,13 @@ pub struct BuildRequest {
     pub output: Output,
     /// Who answers for registry credentials. Default: the builder's own answer (see the backend), else anonymous.
     pub credentials: Option<Arc<dyn CredentialProvider>>,
+    /// Secrets by id, given to steps that mount them and to git and http sources that ask for the well-known ids
+    /// (`GIT_AUTH_TOKEN`, `GIT_AUTH_HEADER`, also with `.HOST` behind; `HTTP_AUTH_TOKEN_HOST`). Default: none.
+    pub secrets: BTreeMap<String, SecretSource>,
+    /// Who is asked for secrets that [`secrets`](Self::secrets) does not name. Default: nobody, they do not exist.
+    pub secret_provider: Option<Arc<dyn SecretProvider>>,
+    /// SSH agents and keys by id, for steps that mount them and for git over SSH. Default: none.
+    pub ssh: BTreeMap<String, SshForward>,
     /// The key under which the daemon keeps what was transferred, so that the next build sends differences only.
     /// Default: derived from the canonical context directory and the host. Visible to the daemon: never put a secret
     /// in it.
@@ -89,6 +96,9 @@ impl BuildRequest {
             labels: BTreeMap::new(),
             output: Output::Image,
             credentials: None,
+            secrets: BTreeMap::new(),
+            secret_provider: None,
+            ssh: BTreeMap::new(),
             shared_key: None,
             files: FilePolicies::new(),
             named_contexts: BTreeMap::new(),
@@ -175,6 +185,28 @@ impl BuildRequest {
         self
     }
 
+    /// Sets what stands behind the id of a secret; the default is that there is none.
+    #[must_use]
+    pub fn secret(mut self, id: impl Into<String>, source: SecretSource) -> Self {
+        self.secrets.insert(id.into(), source);
+        self
+    }
+
+    /// Sets who is asked for secrets that no [`secret`](Self::secret) names; the default is nobody.
+    #[must_use]
+    pub fn secret_provider(mut self, provider: Arc<dyn SecretProvider>) -> Self {
+        self.secret_provider = Some(provider);
+        self
+    }
+
+    /// Sets what stands behind the id of an SSH mount; [`DEFAULT_SSH_ID`](crate::DEFAULT_SSH_ID) is the one that is
+    /// meant when a step names none. The default is that there is none.
+    #[must_use]
+    pub fn ssh(mut self, id: impl Into<String>, forward: SshForward) -> Self {
+        self.ssh.insert(id.into(), forward);
+        self
+    }
+
     /// Sets the key under which the daemon keeps what was transferred; the default is derived from the context.
     #[must_use]
     pub fn shared_key(mut self, key: impl Into<String>) -> Self {
@@ -249,6 +281,12 @@ impl BuildRequest {
         }
         named::check(&self.named_contexts)?;
         cache::check(&self.cache_from, &self.cache_to)?;
+        for (id, source) in &self.secrets {
+            source.check(id)?;
+        }
+        for (id, forward) in &self.ssh {
+            forward.check(id)?;
+        }
         Ok(())
     }
 }
@@ -266,6 +304,8 @@ impl fmt::Debug for BuildRequest {
             .field("no_cache", &self.no_cache)
             .field("pull", &self.pull)
             .field("output", &self.output)
+            .field("secrets", &self.secrets)
+            .field("ssh", &self.ssh)
             .field("files", &self.files)
             .field("named_contexts", &self.named_contexts)
             .field("steps", &self.steps)

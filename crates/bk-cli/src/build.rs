@@ -9,7 +9,8 @@ use std::{
 };
 
 use bk_client::{
-    BuildError, BuildOutcome, BuildRequest, EventReceiver, EventSink, ImageBuilder, LocalFailure,
+    BuildError, BuildOutcome, BuildProxies, BuildRequest, Environment, EventReceiver, EventSink,
+    ImageBuilder, LocalFailure,
 };
 use bk_progress::{Mode, Renderer};
 use tokio::runtime::Handle;
@@ -25,7 +26,7 @@ use crate::{
 
 /// Runs the command and returns its exit code; everything there is to say was said.
 pub(crate) fn main(global: &Global, args: &BuildArgs) -> u8 {
-    let (mode, request) = match prepare(args) {
+    let (mode, request, proxies) = match prepare(args) {
         Ok(prepared) => prepared,
         Err(e) => return fail(&e, true),
     };
@@ -44,7 +45,7 @@ pub(crate) fn main(global: &Global, args: &BuildArgs) -> u8 {
             );
         }
     };
-    let result = runtime.block_on(Box::pin(connect_and_build(global, request, mode)));
+    let result = runtime.block_on(Box::pin(connect_and_build(global, request, proxies, mode)));
     let code = match result.and_then(|outcome| keep(args, outcome)) {
         Ok(outcome) => match outcome.image_id {
             Some(id) if args.progress.quiet => report::to_stdout(&format!("{id}\n")),
@@ -65,13 +66,17 @@ fn fail(error: &BuildError, with_log: bool) -> u8 {
 }
 
 /// What is done before any daemon is asked.
-fn prepare(args: &BuildArgs) -> Result<(Mode, BuildRequest), BuildError> {
+fn prepare(args: &BuildArgs) -> Result<(Mode, BuildRequest, BuildProxies), BuildError> {
     let mode = request::mode(&args.progress, &Process)?;
     let request = request::request(args, &Process)?;
     if let Some(file) = &args.results.iidfile {
         files::remove_stale(file)?;
     }
-    Ok((mode, request))
+    let proxies = match &Environment::from_process().docker_config {
+        Some(config) => BuildProxies::read(config)?,
+        None => BuildProxies::default(),
+    };
+    Ok((mode, request, proxies))
 }
 
 /// Writes the files that were asked for.
@@ -87,7 +92,8 @@ fn keep(args: &BuildArgs, outcome: BuildOutcome) -> Result<BuildOutcome, BuildEr
 
 async fn connect_and_build(
     global: &Global,
-    request: BuildRequest,
+    mut request: BuildRequest,
+    proxies: BuildProxies,
     mode: Mode,
 ) -> Result<BuildOutcome, BuildError> {
     let mut interrupt = Interrupt::listen()
@@ -97,6 +103,7 @@ async fn connect_and_build(
         client = connect(global) => client?,
         () = interrupt.asked() => return Err(BuildError::Cancelled),
     };
+    proxies.apply(&client.info().address, &mut request);
     drive(
         &client,
         request,

@@ -3,13 +3,10 @@
 //! It holds nothing that a user of the library would want: requests, events, errors and their hints come from
 //! `bk_client`, drawing from `bk_progress`. What is left is the command line, the terminal, signals and exit codes.
 
+mod access;
 mod args;
 mod build;
 mod connect;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the flags that take such values come next")
-)]
 mod csv;
 mod exit;
 mod files;

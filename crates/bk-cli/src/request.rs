@@ -1,5 +1,10 @@
 //! From arguments to a request: everything that can be checked before a daemon is asked.
 
+mod caches;
+#[cfg(test)]
+mod flags;
+mod options;
+
 use std::{
     ffi::OsString,
     fs,
@@ -7,10 +12,11 @@ use std::{
     path::Path,
 };
 
-use bk_client::{BuildError, BuildRequest, Dockerfile, InputError, LocalFailure};
+use bk_client::{BuildError, BuildRequest, Context, Dockerfile, InputError, LocalFailure, is_remote};
 use bk_progress::Mode;
 
 use crate::{
+    access,
     args::{BuildArgs, Progress, ProgressArgs},
     limits::STDIN_DOCKERFILE_BYTES,
     policies,
@@ -22,6 +28,10 @@ pub(crate) trait Surroundings {
     fn var(&self, name: &str) -> Option<OsString>;
     /// Standard input. Called at most once.
     fn stdin(&self) -> Box<dyn Read>;
+    /// Tells the user of something that is no error.
+    fn warn(&self, line: &str) {
+        crate::report::to_stderr(&format!("warning: {line}\n"));
+    }
 }
 
 /// The process's own surroundings.
@@ -42,7 +52,7 @@ impl Surroundings for Process {
 /// # Errors
 /// A wrong argument, or a file that cannot be used; nothing was sent.
 pub(crate) fn request(args: &BuildArgs, around: &impl Surroundings) -> Result<BuildRequest, BuildError> {
-    check_context(&args.source.context)?;
+    let context = context(&args.source.context)?;
     for (flag, file) in [
         ("--iidfile", &args.results.iidfile),
         ("--metadata-file", &args.results.metadata_file),
@@ -51,7 +61,8 @@ pub(crate) fn request(args: &BuildArgs, around: &impl Surroundings) -> Result<Bu
             check_output(flag, file)?;
         }
     }
-    let mut request = BuildRequest::new(args.source.context.as_path());
+    let remote = matches!(context, Context::Remote(_));
+    let mut request = BuildRequest::new(context);
     request.tags.clone_from(&args.results.tags);
     for text in &args.source.build_args {
         let (key, value) = match text.split_once('=') {
@@ -68,9 +79,20 @@ pub(crate) fn request(args: &BuildArgs, around: &impl Surroundings) -> Result<Bu
     }
     request.target.clone_from(&args.source.target);
     request.platforms.clone_from(&args.source.platforms);
+    options::source(&args.source, around, &mut request)?;
+    options::steps(&args.steps, &mut request)?;
+    options::statements(&args.results, &mut request)?;
     request.no_cache = args.cache.no_cache;
+    request.no_cache_filter.clone_from(&args.cache.no_cache_filters);
+    let mut missing = Vec::new();
+    request.cache_from = caches::caches("--cache-from", &args.cache.cache_from, around, &mut missing)?;
+    request.cache_to = caches::caches("--cache-to", &args.cache.cache_to, around, &mut missing)?;
+    for line in missing {
+        around.warn(&line);
+    }
     request.pull = args.cache.pull;
     request.files = policies::policies(&args.files, around)?;
+    access::add(&mut request, &args.access, around)?;
     // Before standard input is read: nobody should type a Dockerfile only to hear of a bad tag.
     request.validate()?;
     request.dockerfile = match &args.source.file {
@@ -78,6 +100,8 @@ pub(crate) fn request(args: &BuildArgs, around: &impl Surroundings) -> Result<Bu
         Some(file) if file.as_os_str() == "-" => {
             Dockerfile::Inline(read_bounded(around.stdin(), STDIN_DOCKERFILE_BYTES)?.into())
         }
+        // What the daemon fetches holds its own Dockerfile, unless the path cannot be one of it.
+        Some(file) if remote && file.is_relative() => Dockerfile::InContext(utf8("--file", file)?.to_owned()),
         Some(file) => Dockerfile::Path(file.clone()),
     };
     Ok(request)
@@ -148,8 +172,13 @@ fn from_environment(name: &str, around: &impl Surroundings) -> Result<Option<Str
         })
 }
 
-fn check_context(path: &Path) -> Result<(), BuildError> {
-    const ALLOWED: &str = "a directory on this machine";
+fn utf8<'a>(flag: &str, path: &'a Path) -> Result<&'a str, InputError> {
+    path.to_str()
+        .ok_or_else(|| InputError::new(flag, format!("`{}` is not UTF-8", path.display()), ""))
+}
+
+fn context(path: &Path) -> Result<Context, BuildError> {
+    const ALLOWED: &str = "a directory on this machine, or a Git or HTTP address";
     let text = path.display();
     if path.as_os_str() == "-" {
         let why = "`-`: a context on standard input is not supported yet";
@@ -161,12 +190,9 @@ fn check_context(path: &Path) -> Result<(), BuildError> {
         .into());
     }
     match fs::metadata(path) {
-        Ok(found) if found.is_dir() => Ok(()),
+        Ok(found) if found.is_dir() => Ok(path.into()),
         Ok(_) => Err(InputError::new("PATH", format!("`{text}` is not a directory"), ALLOWED).into()),
-        Err(_) if is_remote(&path.to_string_lossy()) => {
-            let why = format!("`{text}`: remote contexts are not supported yet");
-            Err(InputError::new("PATH", why, ALLOWED).into())
-        }
+        Err(_) if is_remote(&path.to_string_lossy()) => Ok(Context::Remote(utf8("PATH", path)?.to_owned())),
         Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             Err(InputError::new("PATH", format!("`{text}` does not exist"), ALLOWED).into())
         }
@@ -174,13 +200,6 @@ fn check_context(path: &Path) -> Result<(), BuildError> {
             .caused_by(e)
             .into()),
     }
-}
-
-/// What `docker buildx build` would take for a remote context.
-fn is_remote(text: &str) -> bool {
-    ["http://", "https://", "git://", "ssh://", "git@", "github.com/"]
-        .iter()
-        .any(|p| text.starts_with(p))
 }
 
 /// A long build should not fail in its last step because of a typing error.

@@ -1,6 +1,8 @@
 //! What the process's environment says about daemons and credentials, read once and passed on as data.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{ffi::OsString, os::unix::ffi::OsStringExt, path::PathBuf};
+
+use bk_build::{InputError, SecretSource};
 
 use bk_session::Proxies;
 
@@ -67,6 +69,20 @@ impl Environment {
             docker_config: path("DOCKER_CONFIG")
                 .or_else(|| path("HOME").map(|home| home.join(".docker")))
                 .map(|dir| dir.join("config.json")),
+        }
+    }
+}
+
+/// The value of a variable of the process's environment, taken now, as the source of a secret.
+///
+/// # Errors
+/// An [`InputError`] when the variable is not set.
+pub fn secret_from_environment(name: &str) -> Result<SecretSource, InputError> {
+    match std::env::var_os(name) {
+        Some(value) => Ok(SecretSource::bytes(OsString::into_vec(value))),
+        None => {
+            let text = format!("the environment variable `{name}` is not set");
+            Err(InputError::new("secret", text, ""))
         }
     }
 }

@@ -19,14 +19,17 @@
 //! address. Dropping a build future cancels the build and leaves nothing behind.
 //!
 //! This is the only library crate that reads the environment or the home directory, and it does so only in
-//! [`Environment::from_process`]. It implements nothing: everything is in the crates below it.
+//! [`Environment::from_process`] and [`secret_from_environment`]. It implements nothing: everything is in the crates
+//! below it.
 //!
 //! # Features
-//! `docker` and `buildkitd`, both on by default; each alone compiles and works.
+//! `docker` and `buildkitd`, both on by default; each alone compiles and works. `ssh-keys`, off by default, forwards SSH
+//! keys from files; agents need no feature.
 
 mod client;
 mod connect;
 mod environment;
+mod proxies;
 mod tokens;
 
 pub use bk_build::*;
@@ -40,4 +43,5 @@ pub use backend_docker::{DockerBackend, DockerRoute, Endpoint as DockerEndpoint}
 
 pub use client::Client;
 pub use connect::{Backend, ConnectOptions, connect, connect_with};
-pub use environment::Environment;
+pub use environment::{Environment, secret_from_environment};
+pub use proxies::BuildProxies;

@@ -5,6 +5,8 @@
 //! tests on one daemon take turns.
 #![cfg(all(feature = "docker", feature = "buildkitd", unix))]
 
+#[path = "live/access.rs"]
+mod access;
 #[path = "live/harness.rs"]
 mod harness;
 #[path = "live/many.rs"]

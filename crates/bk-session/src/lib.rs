@@ -2,24 +2,29 @@
 //!
 //! Make a [`Session`], announce its [`headers`](Session::headers), attach it in one of two ways and
 //! [`serve`](Session::serve) it: through the call `Control/Session` (a [`Tunnel`]) or on the connection of Docker's
-//! `POST /session` upgrade. The session serves local files, registry credentials and its own health; every other method
-//! answers `Unimplemented`, which daemons expect.
+//! `POST /session` upgrade. The session serves local files, registry credentials, its own health and the [`Extras`]
+//! that a request names; every other method answers `Unimplemented`, which daemons expect.
 //!
 //! This crate never calls the daemon. Invariants: the health answer never waits for a file; everything a session
 //! spawns ends with its [`RunningSession`].
 
+mod agent;
 mod docker_config;
 pub mod exec;
+mod extras;
 pub mod limits;
 mod named;
+mod secret_file;
 mod service;
 mod session;
 mod shared_key;
 mod sources;
+mod text;
 mod token;
 mod tunnel;
 
 pub use docker_config::DockerConfig;
+pub use extras::Extras;
 pub use session::{Failures, RunningSession, Session, SessionConfig, SessionHeaders};
 pub use shared_key::{host_name, shared_key};
 pub use sources::{CONTEXT, DOCKERFILE, Source, Sources};

@@ -53,6 +53,20 @@ pub const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 /// Warnings about single files that one session tells; the counts in the report go on.
 pub const MAX_WARNINGS: usize = 1000;
 
+/// How long a connection to the socket of an SSH agent may take. It is on this machine.
+pub const AGENT_CONNECT: Duration = Duration::from_secs(2);
+
+/// Largest message of the SSH agent protocol, in bytes, in either direction: OpenSSH's own bound.
+pub const MAX_AGENT_MESSAGE: usize = 256 * 1024;
+
+/// Largest slice of an agent connection accepted in one gRPC message, in bytes. Daemons send 32 KiB.
+pub const MAX_SSH_MESSAGE: usize = 1024 * 1024;
+
+/// Bytes read at once from a raw socket; what daemons send themselves.
+pub const AGENT_CHUNK: usize = 32 * 1024;
+
+/// Largest private key file read, in bytes. Real ones are a few KiB.
+pub const MAX_KEY_FILE: u64 = 100 * 1024;
 /// How long a credential helper may take. Those of clouds need several seconds; the daemon waits 60 s in all.
 pub const HELPER_DEADLINE: Duration = Duration::from_secs(30);
 

@@ -38,7 +38,11 @@ impl Sources {
                     (tree, Some(dir))
                 }
                 NamedContext::Tree(tree) => (tree.clone(), None),
-                // The daemon fetches these; a layout is told by who serves its content.
+                NamedContext::OciLayout(_) => {
+                    let why = format!("`{name}`: contexts in OCI layouts are not supported yet");
+                    return Err(InputError::new("--build-context", why, "").into());
+                }
+                // The daemon fetches these.
                 _ => continue,
             };
             let source = match &**name {

@@ -22,11 +22,12 @@ use tonic::metadata::MetadataMap;
 
 use crate::{
     exec::TaskOwner,
+    extras::Extras,
     limits,
     service::{
         auth,
         dispatch::{Dispatch, Services},
-        file_sync, health,
+        file_sync, health, secrets, ssh,
     },
     sources::Sources,
 };
@@ -40,6 +41,8 @@ pub struct SessionConfig {
     pub credentials: Arc<dyn CredentialProvider>,
     /// Where transfer progress and warnings go. Default: nowhere.
     pub events: EventSink,
+    /// What else the request wants served. Default: nothing.
+    pub extras: Extras,
 }
 
 impl SessionConfig {
@@ -49,6 +52,7 @@ impl SessionConfig {
             sources,
             credentials,
             events: EventSink::discard(),
+            extras: Extras::default(),
         }
     }
 
@@ -56,6 +60,13 @@ impl SessionConfig {
     #[must_use]
     pub fn events(mut self, events: EventSink) -> Self {
         self.events = events;
+        self
+    }
+
+    /// Sets what is served beside files and credentials; the default is nothing.
+    #[must_use]
+    pub fn extras(mut self, extras: Extras) -> Self {
+        self.extras = extras;
         self
     }
 }
@@ -183,6 +194,8 @@ impl Session {
             state.clone(),
         );
         file_sync::serve(&mut services, config.sources, config.events, state.clone());
+        secrets::serve(&mut services, config.extras.secrets, state.clone());
+        ssh::serve(&mut services, config.extras.agents, state.clone());
         Self {
             id: Id::random(),
             shared_key,

@@ -9,7 +9,7 @@ use std::io::Read as _;
 
 use bk_build::{
     BuildError, BuildRequest, BuilderInfo, Context, DaemonTooOld, Dockerfile, Entitlement, Frontend,
-    NamedContext,
+    InputError, NamedContext,
 };
 
 /// A version of BuildKit, major and minor.
@@ -156,6 +156,14 @@ fn caches(request: &BuildRequest, kind: &str) -> bool {
 /// # Errors
 /// [`BuildError::TooOld`] names the option, the daemon and the version that has it.
 pub async fn check(request: &BuildRequest, info: &BuilderInfo) -> Result<(), BuildError> {
+    for (flag, list) in [
+        ("--cache-from", &request.cache_from),
+        ("--cache-to", &request.cache_to),
+    ] {
+        if list.iter().any(|c| c.kind == "local") {
+            return Err(InputError::new(flag, "caches of type `local` are not supported yet", "").into());
+        }
+    }
     let Some(has) = buildkit_of(info) else {
         return Ok(());
     };

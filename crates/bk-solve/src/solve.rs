@@ -17,7 +17,7 @@ use bk_proto::{
     control::{ListWorkersRequest, SolveResponse, StatusRequest, control_client::ControlClient},
     id::Id,
 };
-use bk_session::{RunningSession, Session, SessionConfig, Sources, TunnelSender};
+use bk_session::{Extras, RunningSession, Session, SessionConfig, Sources, TunnelSender};
 use tokio::{
     sync::watch,
     time::{Instant, timeout},
@@ -122,7 +122,9 @@ async fn run(
         .credentials
         .clone()
         .unwrap_or_else(|| options.credentials.clone());
-    let session = Session::new(SessionConfig::new(sources, credentials).events(events.clone()));
+    let extras = Extras::of(&request).await?;
+    let config = SessionConfig::new(sources, credentials).events(events.clone());
+    let session = Session::new(config.extras(extras));
     let address = dialer.info().address;
 
     let channel = open(dialer).await?;

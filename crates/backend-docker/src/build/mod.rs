@@ -13,7 +13,7 @@ mod upload;
 
 use bk_build::{BuildError, BuildEvent, BuildOutcome, BuildRequest, EventSink, ImageBuilder, TransferReport};
 use bk_proto::Id;
-use bk_session::{Session, SessionConfig, Sources};
+use bk_session::{Extras, Session, SessionConfig, Sources};
 use bk_solve::{limits::CLOSE_GRACE, with_start_and_end};
 use http::Method;
 use tokio::sync::mpsc;
@@ -58,7 +58,9 @@ async fn session_build(
         .credentials
         .clone()
         .unwrap_or_else(|| backend.credentials.clone());
-    let session = Session::new(SessionConfig::new(sources, credentials).events(events.clone()));
+    let extras = Extras::of(&request).await?;
+    let config = SessionConfig::new(sources, credentials).events(events.clone());
+    let session = Session::new(config.extras(extras));
     let source = Source::Session(session.id());
     let path = query::path(
         &request,
@@ -106,6 +108,7 @@ async fn upload_build(
     request.validate()?;
     query::check(&request, "tar", backend.daemon.api)?;
     bk_solve::check_version(&request, &backend.info()).await?;
+    query::check_sessionless(&request)?;
     let sources = Sources::of(&request).await?;
     let dockerfile = request.dockerfile.clone();
     // Messages name the file as the user knows it, wherever it stands in the upload.

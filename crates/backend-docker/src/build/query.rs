@@ -114,6 +114,23 @@ fn options(request: &BuildRequest, query: &mut Serializer<'_, String>) {
     }
 }
 
+/// Refuses what a build without a session cannot be given: nobody would answer the daemon's questions.
+///
+/// # Errors
+/// An [`InputError`] that names the field and the route.
+pub(crate) fn check_sessionless(request: &BuildRequest) -> Result<(), InputError> {
+    let secrets = !request.secrets.is_empty() || request.secret_provider.is_some();
+    let wanted = [("--secret", secrets), ("--ssh", !request.ssh.is_empty())];
+    match wanted.into_iter().find(|(_, is)| *is) {
+        Some((flag, _)) => Err(InputError::new(
+            flag,
+            "the Docker route tar has no session to ask; the routes grpc, h2c and build have",
+            "",
+        )),
+        None => Ok(()),
+    }
+}
+
 /// The path and query of a build. `filename` is the Dockerfile's name in its source, when it is not the default.
 pub(crate) fn path(
     request: &BuildRequest,
@@ -175,6 +192,7 @@ pub(crate) fn path(
 
 #[cfg(test)]
 mod tests {
+    use bk_build::SecretSource;
     use bk_build::{Annotation, Attestation, Cache, Entitlement, HostAddress, NamedContext, SourcePolicy};
 
     use super::*;
@@ -279,6 +297,14 @@ mod tests {
                 "{e}"
             );
         }
+    }
+
+    #[test]
+    fn without_a_session_there_are_no_secrets() {
+        assert!(check_sessionless(&BuildRequest::new(".")).is_ok());
+        let request = BuildRequest::new(".").secret("s", SecretSource::bytes("x"));
+        let e = check_sessionless(&request).expect_err("a secret");
+        assert!(e.what == "--secret" && e.message.contains("route tar"), "{e}");
     }
 
     #[test]

@@ -14,6 +14,18 @@ pub(crate) struct ResultArgs {
     /// A label for the image. Repeatable
     #[arg(long = "label", value_name = "KEY=VALUE")]
     pub(crate) labels: Vec<String>,
+    /// An annotation of the image. Repeatable
+    #[arg(long = "annotation", value_name = "[SCOPE:]KEY=VALUE")]
+    pub(crate) annotations: Vec<String>,
+    /// A statement about the image: type=sbom or type=provenance, with parameters. Repeatable
+    #[arg(long = "attest", value_name = "FIELDS")]
+    pub(crate) attests: Vec<String>,
+    /// Short for --attest=type=sbom: true, false or parameters
+    #[arg(long, value_name = "FIELDS")]
+    pub(crate) sbom: Option<String>,
+    /// Short for --attest=type=provenance: true, false or parameters such as mode=max
+    #[arg(long, value_name = "FIELDS")]
+    pub(crate) provenance: Option<String>,
     /// Write the image id to FILE
     #[arg(long, value_name = "FILE")]
     pub(crate) iidfile: Option<PathBuf>,

@@ -20,7 +20,20 @@ pub(crate) struct SourceArgs {
     /// A platform to build for. Repeatable, or a comma list. Default: the daemon's own
     #[arg(long = "platform", value_name = "OS/ARCH[/VARIANT]", value_delimiter = ',')]
     pub(crate) platforms: Vec<String>,
-    /// The build context: a directory
+    /// A context by name: a directory, file:PATH, docker-image://REF, oci-layout://DIR[:TAG][@DIGEST], or a Git or HTTP
+    /// address. Repeatable
+    #[arg(long = "build-context", value_name = "NAME=VALUE")]
+    pub(crate) build_contexts: Vec<String>,
+    /// An attribute for the frontend, as it is. Repeatable
+    #[arg(long = "opt", value_name = "KEY=VALUE")]
+    pub(crate) opts: Vec<String>,
+    /// The frontend, for instance gateway.v0 with --opt source=IMAGE. Default: dockerfile.v0
+    #[arg(long, value_name = "NAME")]
+    pub(crate) frontend: Option<String>,
+    /// Rules for what may be fetched, as JSON. Default: EXPERIMENTAL_BUILDKIT_SOURCE_POLICY
+    #[arg(long, value_name = "FILE")]
+    pub(crate) source_policy_file: Option<PathBuf>,
+    /// The build context: a directory, or a Git or HTTP address that the daemon fetches
     #[arg(value_name = "PATH")]
     pub(crate) context: PathBuf,
 }

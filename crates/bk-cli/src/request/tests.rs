@@ -8,9 +8,9 @@ use super::*;
 use crate::args::{Backend, Cli, Command, Route};
 
 #[derive(Default)]
-struct Fake {
-    vars: BTreeMap<&'static str, OsString>,
-    stdin: &'static [u8],
+pub(super) struct Fake {
+    pub(super) vars: BTreeMap<&'static str, OsString>,
+    pub(super) stdin: &'static [u8],
 }
 
 impl Surroundings for Fake {
@@ -21,6 +21,8 @@ impl Surroundings for Fake {
     fn stdin(&self) -> Box<dyn Read> {
         Box::new(self.stdin)
     }
+
+    fn warn(&self, _line: &str) {}
 }
 
 fn parse(line: &[&str]) -> Cli {
@@ -32,7 +34,7 @@ fn args(line: &[&str]) -> BuildArgs {
     *args
 }
 
-fn meant(line: &[&str], around: &Fake) -> BuildRequest {
+pub(super) fn meant(line: &[&str], around: &Fake) -> BuildRequest {
     request(&args(line), around).expect("a valid request")
 }
 
@@ -85,7 +87,7 @@ fn every_flag_reaches_the_request() {
         ],
         &around,
     );
-    assert!(matches!(&r.context, bk_client::Context::Dir(p) if p == Path::new(".")));
+    assert!(matches!(&r.context, Context::Dir(p) if p == Path::new(".")));
     assert!(matches!(&r.dockerfile, Dockerfile::Path(p) if p == Path::new("sub/D")));
     assert_eq!(r.tags, ["a:1", "b"]);
     assert_eq!(
@@ -180,21 +182,35 @@ fn wrong_contexts_are_named() {
     let file = file.path().to_str().expect("UTF-8");
     assert_eq!(
         refused(&["/nonexistent/ctx"], &around),
-        "PATH: `/nonexistent/ctx` does not exist | a directory on this machine"
+        "PATH: `/nonexistent/ctx` does not exist | a directory on this machine, or a Git or HTTP address"
     );
     assert_eq!(
         refused(&[file], &around),
-        format!("PATH: `{file}` is not a directory | a directory on this machine")
+        format!("PATH: `{file}` is not a directory | a directory on this machine, or a Git or HTTP address")
     );
     assert_eq!(
         refused(&["-"], &around),
-        "PATH: `-`: a context on standard input is not supported yet | a directory on this machine; a Dockerfile \
-         alone can come with `-f -`"
+        "PATH: `-`: a context on standard input is not supported yet | a directory on this machine, or a Git or \
+         HTTP address; a Dockerfile alone can come with `-f -`"
     );
-    assert_eq!(
-        refused(&["https://example.com/r.git#main"], &around),
-        "PATH: `https://example.com/r.git#main`: remote contexts are not supported yet | a directory on this machine"
-    );
+}
+
+#[test]
+fn remote_contexts_hold_their_own_dockerfile() {
+    let around = Fake {
+        stdin: b"FROM x",
+        ..Fake::default()
+    };
+    let address = "https://example.com/r.git#main:sub";
+    let r = meant(&[address], &around);
+    assert!(matches!(&r.context, Context::Remote(a) if a == address));
+    assert!(matches!(r.dockerfile, Dockerfile::Default));
+    let inside = meant(&["-f", "a/D", address], &around);
+    assert!(matches!(inside.dockerfile, Dockerfile::InContext(p) if p == "a/D"));
+    let beside = meant(&["-f", "/a/D", address], &around);
+    assert!(matches!(beside.dockerfile, Dockerfile::Path(p) if p == Path::new("/a/D")));
+    let given = meant(&["-f", "-", address], &around);
+    assert!(matches!(given.dockerfile, Dockerfile::Inline(t) if t == "FROM x"));
 }
 
 #[test]
@@ -230,6 +246,63 @@ fn wrong_values_name_their_flag() {
             "--iidfile: `/` is a directory | a file to be written",
         ),
         (
+            &["--build-context", "src", "."],
+            "--build-context: `src` is not NAME=VALUE | NAME=VALUE",
+        ),
+        (
+            &["--build-context", "a b=.", "."],
+            "--build-context: `a b` cannot name a context | ",
+        ),
+        (&["--opt", "=v", "."], "--opt: `=v` is not KEY=VALUE | "),
+        (
+            &["--add-host", "a", "."],
+            "--add-host: `a`: there is no address | ",
+        ),
+        (
+            &["--network", "bridge", "."],
+            "--network: BuildKit has no network `bridge` | ",
+        ),
+        (
+            &["--shm-size", "much", "."],
+            "--shm-size: `much` is not an amount of memory | ",
+        ),
+        (
+            &["--ulimit", "x=1", "."],
+            "--ulimit: `x=1`: there is no limit of that name | ",
+        ),
+        (
+            &["--allow", "all", "."],
+            "--allow: `all` is nothing that can be permitted | ",
+        ),
+        (
+            &["--annotation", "k", "."],
+            "--annotation: `k`: there is no value | ",
+        ),
+        (
+            &["--attest", "type=x", "."],
+            "--attest: `type=x` names no statement that there is | ",
+        ),
+        (
+            &["--provenance", "mode=most", "."],
+            "--provenance: `mode=most` is not known | mode=min or mode=max",
+        ),
+        (
+            &["--cache-to", "ref=x", "."],
+            "--cache-to: the cache has no type | ",
+        ),
+        (
+            &["--cache-to", "type=registry", "."],
+            "--cache-to: a cache of type `registry` lacks `ref` | ",
+        ),
+        (
+            &["--cache-from", "type=inline", "."],
+            "--cache-from: an inline cache is read as",
+        ),
+        (
+            &["--no-cache", "--no-cache-filter", "a", "."],
+            "--no-cache-filter: cannot be used together with --no-cache",
+        ),
+        (
             &["--metadata-file", "/nonexistent/m.json", "."],
             "--metadata-file: `/nonexistent/m.json`: the directory `/nonexistent` does not exist | a file",
         ),
@@ -237,6 +310,40 @@ fn wrong_values_name_their_flag() {
         let text = refused(line, &around);
         assert!(text.starts_with(start), "{text}");
     }
+}
+
+#[test]
+fn a_policy_is_read_from_its_file_or_variable() {
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    fs::write(file.path(), r#"{"rules": [{"action": "DENY"}, {}]}"#).expect("writable");
+    let around = Fake {
+        vars: [("EXPERIMENTAL_BUILDKIT_SOURCE_POLICY", file.path().into())].into(),
+        stdin: b"",
+    };
+    let policy = meant(&["."], &around).source_policy.expect("a policy");
+    assert_eq!(policy.rules(), 2);
+    fs::write(file.path(), r#"{"rules": [{"action": "FORBID"}]}"#).expect("writable");
+    let text = refused(&["."], &around);
+    assert!(
+        text.contains("FORBID") && text.starts_with(file.path().to_str().expect("UTF-8")),
+        "{text}"
+    );
+    let gone = request(&args(&["--source-policy-file", "/no/such", "."]), &around).expect_err("no file");
+    assert_eq!(gone.to_string(), "/no/such: cannot read the source policy");
+}
+
+#[test]
+fn statements_can_be_turned_off_again() {
+    let kinds = |flags: &[&str]| -> Vec<&'static str> {
+        let r = meant(&[flags, &["."]].concat(), &Fake::default());
+        r.attestations.iter().map(bk_client::Attestation::kind).collect()
+    };
+    assert_eq!(
+        kinds(&["--attest", "type=sbom", "--provenance=1"]),
+        ["sbom", "provenance"]
+    );
+    assert_eq!(kinds(&["--attest", "type=sbom", "--sbom=false"]), [""; 0]);
+    assert_eq!(kinds(&["--attest", "type=provenance,disabled=true"]), [""; 0]);
 }
 
 #[cfg(unix)]

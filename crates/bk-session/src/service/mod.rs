@@ -5,3 +5,5 @@ mod authority;
 pub(crate) mod dispatch;
 pub(crate) mod file_sync;
 pub(crate) mod health;
+pub(crate) mod secrets;
+pub(crate) mod ssh;

@@ -1,0 +1,33 @@
+//! What a session serves beside files and credentials, looked at before anything is sent: a missing file should not
+//! be found out when half of the build is done.
+
+use bk_build::{BuildError, BuildRequest};
+
+use crate::{agent::AgentSet, service::secrets::SecretSet};
+
+/// The secrets, SSH agents and keys of a build. Cheap to clone; the default serves nothing.
+#[derive(Clone, Default)]
+pub struct Extras {
+    pub(crate) secrets: SecretSet,
+    pub(crate) agents: AgentSet,
+}
+
+impl Extras {
+    /// What `request` wants to be served. Looks at files, off the async threads.
+    ///
+    /// # Errors
+    /// [`BuildError::Local`] names the file that cannot be used.
+    pub async fn of(request: &BuildRequest) -> Result<Self, BuildError> {
+        let request = request.clone();
+        tokio::task::spawn_blocking(move || Self::collect(&request))
+            .await
+            .unwrap_or_else(|e| Err(BuildError::Misuse(format!("the runtime was shut down: {e}"))))
+    }
+
+    fn collect(request: &BuildRequest) -> Result<Self, BuildError> {
+        Ok(Self {
+            secrets: SecretSet::of(request)?,
+            agents: AgentSet::of(request)?,
+        })
+    }
+}

@@ -1,0 +1,130 @@
+//! A secret in a file: looked at before the build, read each time it is asked for, always bounded and off the async
+//! threads.
+
+use std::{
+    fs::{File, FileType, Metadata},
+    io::{self, IsTerminal, Read},
+    os::unix::fs::FileTypeExt,
+    path::{Path, PathBuf},
+};
+
+use bk_build::{LocalFailure, SecretBytes, limits::MAX_SECRET_BYTES};
+use tokio::{io::AsyncReadExt, net::unix::pipe, sync::OnceCell};
+
+/// A file that was there when the build began.
+pub(crate) struct SecretFile {
+    path: PathBuf,
+    /// What came through a pipe: it can be read only once, and the daemon asks for each step.
+    piped: Option<OnceCell<SecretBytes>>,
+}
+
+impl SecretFile {
+    /// Looks whether the file can be used. Blocks for no longer than the file system takes.
+    pub(crate) fn check(path: &Path) -> Result<Self, LocalFailure> {
+        let found = std::fs::metadata(path).map_err(|e| failed(path, e))?;
+        check(path, &found)?;
+        let is_pipe = found.file_type().is_fifo();
+        if found.is_file() {
+            // Now, and not when half of the build is done.
+            File::open(path).map_err(|e| failed(path, e))?;
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            piped: is_pipe.then(OnceCell::new),
+        })
+    }
+
+    /// What is in it now.
+    pub(crate) async fn read(&self) -> Result<SecretBytes, LocalFailure> {
+        if let Some(piped) = &self.piped {
+            return piped.get_or_try_init(|| read_pipe(&self.path)).await.cloned();
+        }
+        let path = self.path.clone();
+        tokio::task::spawn_blocking(move || read_file(&path))
+            .await
+            .map_err(|e| LocalFailure::new(&self.path, "cannot be read").caused_by(e))?
+    }
+}
+
+fn usable(kind: FileType) -> bool {
+    kind.is_file() || kind.is_fifo() || kind.is_char_device()
+}
+
+fn check(path: &Path, found: &Metadata) -> Result<(), LocalFailure> {
+    if !usable(found.file_type()) {
+        return Err(LocalFailure::new(path, "a secret must be a file or a pipe"));
+    }
+    if found.len() > MAX_SECRET_BYTES as u64 {
+        return Err(too_large(path));
+    }
+    Ok(())
+}
+
+fn read_file(path: &Path) -> Result<SecretBytes, LocalFailure> {
+    let file = File::open(path).map_err(|e| failed(path, e))?;
+    // Looked at again: it may be another file by now.
+    check(path, &file.metadata().map_err(|e| failed(path, e))?)?;
+    if file.is_terminal() {
+        return Err(LocalFailure::new(path, "a secret cannot be read from a terminal"));
+    }
+    // All at once: a buffer that grows leaves copies behind that nobody wipes.
+    let mut bytes = SecretBuffer::new();
+    file.take(bytes.room())
+        .read_to_end(&mut bytes.0)
+        .map_err(|e| failed(path, e))?;
+    bytes.finish(path)
+}
+
+async fn read_pipe(path: &Path) -> Result<SecretBytes, LocalFailure> {
+    let pipe = pipe::OpenOptions::new()
+        .open_receiver(path)
+        .map_err(|e| failed(path, e))?;
+    let mut bytes = SecretBuffer::new();
+    pipe.take(bytes.room())
+        .read_to_end(&mut bytes.0)
+        .await
+        .map_err(|e| failed(path, e))?;
+    if bytes.0.is_empty() {
+        // A pipe that nobody has opened for writing looks exactly so.
+        return Err(LocalFailure::new(path, "nothing came through the pipe"));
+    }
+    bytes.finish(path)
+}
+
+/// Room for the largest secret and one byte more, so that it never moves.
+struct SecretBuffer(Vec<u8>);
+
+impl SecretBuffer {
+    fn new() -> Self {
+        // A reader may ask for spare room at the very end.
+        Self(Vec::with_capacity(MAX_SECRET_BYTES + 64))
+    }
+
+    fn room(&self) -> u64 {
+        MAX_SECRET_BYTES as u64 + 1
+    }
+
+    fn finish(self, path: &Path) -> Result<SecretBytes, LocalFailure> {
+        let bytes = SecretBytes::new(self.0);
+        if bytes.len() > MAX_SECRET_BYTES {
+            return Err(too_large(path));
+        }
+        Ok(bytes)
+    }
+}
+
+fn too_large(path: &Path) -> LocalFailure {
+    let text = format!(
+        "is larger than {} KiB, the most that a secret can be",
+        MAX_SECRET_BYTES / 1024
+    );
+    LocalFailure::new(path, text)
+}
+
+fn failed(path: &Path, error: io::Error) -> LocalFailure {
+    let what = match error.kind() {
+        io::ErrorKind::NotFound => "there is no such file for the secret",
+        _ => "the secret cannot be read",
+    };
+    LocalFailure::new(path, what).caused_by(error)
+}
