@@ -70,6 +70,12 @@ const FLAGS: &[(&str, &[&str], Does)] = &[
         Sends(&["frontend gateway.v0"]),
     ),
     (
+        "secret",
+        &[],
+        ShownBy("secrets_come_from_where_other_tools_take_them"),
+    ),
+    ("ssh", &[], ShownBy("agents_and_keys")),
+    (
         "source-policy-file",
         &["--source-policy-file", "{FILE}"],
         Sends(&["policy 1"]),

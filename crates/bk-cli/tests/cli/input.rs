@@ -86,14 +86,8 @@ fn a_missing_context_is_named() {
     assert_eq!((ran.code, &*ran.out), (Some(2), ""));
     assert_eq!(
         ran.err,
-        "ERROR: PATH: `/nonexistent/context` does not exist\n  hint: PATH takes a directory on this machine\n"
-    );
-    let ran = run(&mut bk(&["build", "https://example.com/r.git"]));
-    assert_eq!(ran.code, Some(2));
-    assert!(
-        ran.err.contains("remote contexts are not supported yet"),
-        "{}",
-        ran.err
+        "ERROR: PATH: `/nonexistent/context` does not exist\n  hint: PATH takes a directory on this machine, or a Git or HTTP \
+         address\n"
     );
 }
 

@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use bk_build::{BuildError, LocalFailure, SecretBytes};
 use bytes::Bytes;
 use rsa::{BigUint, Pkcs1v15Sign, RsaPrivateKey};
@@ -117,6 +118,31 @@ fn string(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     rest.split_at_checked(length)
 }
 
+fn unusable(algorithm: &str) -> String {
+    format!("this SSH key of type {algorithm} cannot be used from a file")
+}
+
+/// The algorithm that a key in OpenSSH's format names in the part that is never encrypted.
+fn algorithm(pem: &[u8]) -> Option<String> {
+    let lines = std::str::from_utf8(pem).ok()?.lines();
+    let body = lines
+        .skip_while(|line| *line != "-----BEGIN OPENSSH PRIVATE KEY-----")
+        .skip(1)
+        .take_while(|line| !line.starts_with('-'));
+    let mut text = Vec::with_capacity(pem.len());
+    body.for_each(|line| text.extend_from_slice(line.as_bytes()));
+    let text = SecretBytes::new(text);
+    let bytes = SecretBytes::new(STANDARD.decode(text.expose()).ok()?);
+    let rest = bytes.expose().strip_prefix(b"openssh-key-v1\0")?;
+    let (_cipher, rest) = string(rest)?;
+    let (_derivation, rest) = string(rest)?;
+    let (_options, rest) = string(rest)?;
+    let (public, _) = string(rest.split_first_chunk::<4>()?.1)?;
+    let (name, _) = string(public)?;
+    let printable = !name.is_empty() && name.len() <= 64 && name.iter().all(u8::is_ascii_graphic);
+    printable.then(|| String::from_utf8_lossy(name).into_owned())
+}
+
 fn load(path: &Path) -> Result<Key, LocalFailure> {
     const HINT: &str = "add the key to ssh-agent with ssh-add and forward the agent's socket";
     let failed = |e| LocalFailure::new(path, "cannot read the SSH key").caused_by(e);
@@ -140,10 +166,13 @@ fn load(path: &Path) -> Result<Key, LocalFailure> {
         return Err(LocalFailure::new(path, text));
     }
     let private = PrivateKey::from_openssh(bytes.expose()).map_err(|e| {
-        let text = "is not a private key in OpenSSH's format";
-        LocalFailure::new(path, text)
-            .hint("convert it with `ssh-keygen -p -f KEY`, or forward an agent that holds it")
-            .caused_by(e)
+        // `ssh-key` 0.6 also fails on elliptic keys whose private number is shorter than its curve.
+        let failure = match algorithm(bytes.expose()) {
+            Some(name) => LocalFailure::new(path, unusable(&name)).hint(HINT),
+            None => LocalFailure::new(path, "is not a private key in OpenSSH's format")
+                .hint("convert it with `ssh-keygen -p -f KEY`, or forward an agent that holds it"),
+        };
+        failure.caused_by(e)
     })?;
     if private.is_encrypted() {
         return Err(LocalFailure::new(path, "the SSH key is protected by a passphrase").hint(HINT));
@@ -154,10 +183,7 @@ fn load(path: &Path) -> Result<Key, LocalFailure> {
         | Algorithm::Ecdsa {
             curve: EcdsaCurve::NistP256 | EcdsaCurve::NistP384,
         } => {}
-        other => {
-            let text = format!("SSH keys of type {} cannot be used from a file", other.as_str());
-            return Err(LocalFailure::new(path, text).hint(HINT));
-        }
+        other => return Err(LocalFailure::new(path, unusable(other.as_str())).hint(HINT)),
     }
     let public = private
         .public_key()
