@@ -24,6 +24,7 @@ mod source_policy;
 mod ssh;
 mod steps;
 mod tokens;
+mod transfer;
 
 pub use attest::{Annotation, AnnotationScope, Attestation, ProvenanceMode};
 pub use bk_fsync::policy::{
@@ -57,3 +58,4 @@ pub use source_policy::SourcePolicy;
 pub use ssh::{DEFAULT_SSH_ID, SshForward};
 pub use steps::{ExtraHost, HostAddress, Network, StepOptions, Ulimit, parse_bytes};
 pub use tokens::{Reach, Token, TokenError, TokenExchange, TokenRequest};
+pub use transfer::{AskedFor, SentShare, TransferDetails};

@@ -5,6 +5,10 @@
 /// of a terminal without holding more than a few hundred KiB of log bytes.
 pub const EVENT_CHANNEL_CAPACITY: usize = 256;
 
+/// Bytes of patterns and paths that the details of a transfer keep of what the daemon asked for, with what their strings
+/// take: room for a thousand patterns or more.
+pub const MAX_ASKED: usize = 64 * 1024;
+
 /// Last log lines of a failed step that an error carries: what `docker buildx` prints in plain mode.
 pub const LOG_TAIL_LINES: usize = 10;
 

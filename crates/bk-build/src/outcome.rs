@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::TransferDetails;
+
 /// What a successful build yields.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -19,6 +21,9 @@ pub struct BuildOutcome {
     pub exporter_response: BTreeMap<String, String>,
     /// What went over the wire to the daemon, all transfers added up.
     pub transfer: TransferReport,
+    /// Each transfer in detail, in the order in which they ended. A transfer that failed is not among them, nor the
+    /// upload of a context that went as a tar; after a few dozen only [`transfer`](Self::transfer) goes on counting.
+    pub transfers: Vec<TransferDetails>,
 }
 
 /// Counts of what a transfer offered and what the daemon took, in entries and bytes.
@@ -37,6 +42,8 @@ pub struct TransferReport {
     pub sent_bytes: u64,
     /// Entries left out because their kind cannot be sent (sockets).
     pub skipped: u64,
+    /// Files that changed while they were sent, and were sent all the same because the policy has it so.
+    pub changed: u64,
 }
 
 impl TransferReport {
@@ -48,5 +55,6 @@ impl TransferReport {
         self.sent_files += other.sent_files;
         self.sent_bytes += other.sent_bytes;
         self.skipped += other.skipped;
+        self.changed += other.changed;
     }
 }

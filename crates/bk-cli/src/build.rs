@@ -87,6 +87,9 @@ fn keep(args: &BuildArgs, outcome: BuildOutcome) -> Result<BuildOutcome, BuildEr
     if let Some(file) = &args.results.metadata_file {
         files::write_metadata(file, &outcome)?;
     }
+    if let Some(file) = &args.files.transfer_report {
+        files::write_transfers(file, &outcome)?;
+    }
     Ok(outcome)
 }
 

@@ -1,5 +1,7 @@
 //! The files that a build leaves for scripts. They appear whole or not at all.
 
+mod transfers;
+
 use std::{
     collections::BTreeMap,
     fs::{self, OpenOptions},
@@ -48,6 +50,14 @@ pub(crate) fn write_image_id(iidfile: &Path, outcome: &BuildOutcome) -> Result<(
 /// The file cannot be written.
 pub(crate) fn write_metadata(file: &Path, outcome: &BuildOutcome) -> Result<(), BuildError> {
     write(file, metadata(&outcome.exporter_response).as_bytes())
+}
+
+/// Writes what went over the wire: the counts of the whole build, and each transfer in detail.
+///
+/// # Errors
+/// The file cannot be written.
+pub(crate) fn write_transfers(file: &Path, outcome: &BuildOutcome) -> Result<(), BuildError> {
+    write(file, transfers::report(outcome).as_bytes())
 }
 
 /// Two-space indentation, sorted keys, no line end at the end. A value that is base64 of a JSON object which is not

@@ -219,6 +219,7 @@ impl Transfer {
         }
         let mut report = self.sender.report().clone();
         report.sockets_skipped = self.sockets;
+        (report.largest_files, report.largest_directories) = self.sender.largest();
         Ok(report)
     }
 

@@ -56,7 +56,7 @@ pub use policy::{
     SyncPolicy, Utf8Policy,
 };
 pub use receive::{ReceiveObserver, ReceiveOptions, ReceiveReport};
-pub use report::{SendObserver, SendReport, Warning};
+pub use report::{SendObserver, SendReport, Share, Warning};
 #[cfg(unix)]
 pub use tree::{DirTree, SingleFileTree, TarTree};
 pub use tree::{FilesTree, MemoryTree, OverlayTree, PathMapTree, Tree};

@@ -28,6 +28,9 @@ pub const PACKETS_AHEAD: usize = 16;
 /// Entries that the driver takes from the walk before it looks at the wire and at the peer again.
 pub const PACKETS_PER_TURN: usize = 64;
 
+/// Files, and directories, that the report of a transfer names as the largest: what fits on a screen.
+pub const LARGEST_KEPT: usize = 10;
+
 /// Directory handles kept open along the path of the walk. Deeper ancestors are closed and opened again when
 /// the walk comes back to them, so that a deep tree cannot use up the file descriptors of the process.
 pub const OPEN_DIRS: usize = 32;

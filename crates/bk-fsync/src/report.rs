@@ -112,6 +112,16 @@ impl std::fmt::Display for Warning<'_> {
     }
 }
 
+/// A file or directory, and the bytes that were sent of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Share {
+    /// The path from the root of the tree.
+    pub path: Vec<u8>,
+    /// Bytes of file content that were sent; for a directory those of everything below it.
+    pub bytes: u64,
+}
+
 /// What was transferred.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -128,4 +138,8 @@ pub struct SendReport {
     pub bytes_sent: u64,
     /// Sockets left out.
     pub sockets_skipped: u64,
+    /// The files of which most was sent, largest first, at most [`LARGEST_KEPT`](crate::limits::LARGEST_KEPT).
+    pub largest_files: Vec<Share>,
+    /// The directories below which most was sent, largest first, as many. The root of the tree is none of them.
+    pub largest_directories: Vec<Share>,
 }

@@ -4,6 +4,8 @@
 //! The rule: nothing here waits, reads or sends. Whatever a peer does, the machine answers with a packet, a
 //! file to read, or a [`ProtocolError`] — never with a panic — and it grows only with the number of entries.
 
+mod largest;
+
 use std::collections::VecDeque;
 
 use bk_proto::Mode;
@@ -13,7 +15,8 @@ use bytes::Bytes;
 
 use crate::limits::{BYTES_PER_JOB, FILES_PER_JOB};
 use crate::order::{OrderError, OrderValidator};
-use crate::report::SendReport;
+use crate::report::{SendReport, Share};
+use largest::Largest;
 
 /// The peer, or the tree, broke the protocol.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -88,6 +91,7 @@ pub struct Sender {
     /// Handed out and not yet complete.
     reading: u32,
     report: SendReport,
+    largest_files: Largest,
 }
 
 impl Sender {
@@ -125,9 +129,11 @@ impl Sender {
         } else {
             &[]
         };
+        // A directory's own size says nothing: there the record counts what is sent of the files below.
+        let counted = if mode.is_dir() { 0 } else { size };
         let id = self
             .table
-            .push(parent, name, (size, identity), mode.is_regular())?;
+            .push(parent, name, (counted, identity), mode.is_regular())?;
         if mode.is_dir() {
             self.above.push(id);
         }
@@ -223,6 +229,7 @@ impl Sender {
     /// The packet for a piece of a file that was handed out; `data` must not be empty.
     pub fn data(&mut self, id: u32, data: Bytes) -> Packet {
         self.report.bytes_sent += data.len() as u64;
+        self.table.count_above(id, data.len() as u64);
         packet(PacketType::PacketData, id, None, data)
     }
 
@@ -230,6 +237,7 @@ impl Sender {
     pub fn end_of_file(&mut self, id: u32) -> Packet {
         self.reading = self.reading.saturating_sub(1);
         self.report.files_sent += 1;
+        self.largest_files.add(self.table.size(id), id);
         packet(PacketType::PacketData, id, None, Bytes::new())
     }
 
@@ -244,10 +252,24 @@ impl Sender {
         )
     }
 
-    /// The numbers so far. Sockets are counted by whoever walks.
+    /// The numbers so far. Sockets are counted by whoever walks, and what was largest is
+    /// [asked for](Self::largest).
     #[must_use]
     pub fn report(&self) -> &SendReport {
         &self.report
+    }
+
+    /// The files that were sent and have most bytes, and the directories below which most bytes were sent.
+    #[must_use]
+    pub fn largest(&self) -> (Vec<Share>, Vec<Share>) {
+        let named = |largest: &Largest| {
+            let shares = largest.iter().map(|(bytes, id)| Share {
+                path: self.table.path(id),
+                bytes,
+            });
+            shares.collect()
+        };
+        (named(&self.largest_files), named(&self.table.largest_above()))
     }
 }
 
@@ -320,6 +342,36 @@ impl Table {
 
     fn size(&self, id: u32) -> u64 {
         self.records.get(id as usize).map_or(0, |r| r.size)
+    }
+
+    /// Counts bytes of an entry for each directory above it.
+    fn count_above(&mut self, mut id: u32, bytes: u64) {
+        while let Some(parent) = self.records.get(id as usize).map(|r| r.parent)
+            && parent != id
+        {
+            if let Some(record) = self.records.get_mut(parent as usize) {
+                record.size = record.size.saturating_add(bytes);
+            }
+            id = parent;
+        }
+    }
+
+    /// The directories with the largest counts.
+    fn largest_above(&self) -> Largest {
+        // Whatever has a count has something below it that says so.
+        let mut is_dir = vec![false; self.records.len()];
+        for (id, record) in (0..).zip(&self.records) {
+            if record.parent != id
+                && let Some(mark) = is_dir.get_mut(record.parent as usize)
+            {
+                *mark = true;
+            }
+        }
+        let mut largest = Largest::default();
+        for ((id, record), _) in (0..).zip(&self.records).zip(is_dir).filter(|(_, is_dir)| *is_dir) {
+            largest.add(record.size, id);
+        }
+        largest
     }
 
     fn identity(&self, id: u32) -> u64 {
@@ -515,6 +567,27 @@ mod tests {
         let sizes: Vec<_> =
             std::iter::from_fn(|| Some(sender.next_files().len()).filter(|n| *n > 0)).collect();
         assert_eq!(sizes, [32, 9, 32, 27]);
+    }
+
+    #[test]
+    fn the_largest_files_and_directories_are_named() {
+        let mut sender = listed();
+        for (id, bytes) in [(2, &b"0123456789"[..]), (4, b"01234")] {
+            sender.packet(&request(id)).unwrap();
+            sender.next_files();
+            sender.data(id, Bytes::from_static(bytes));
+            sender.end_of_file(id);
+        }
+        let share = |path: &str, bytes| Share {
+            path: path.into(),
+            bytes,
+        };
+        let (files, dirs) = sender.largest();
+        assert_eq!(files, [share("a/b/f", 10), share("a-f", 10)]);
+        assert_eq!(dirs, [share("a", 10), share("a/b", 10)]);
+        // A directory's own size, as file systems have it, is no byte that was sent.
+        let (files, dirs) = listed().largest();
+        assert_eq!((files.len(), dirs.len()), (0, 0));
     }
 
     #[test]

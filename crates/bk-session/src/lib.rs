@@ -25,7 +25,7 @@ mod tunnel;
 
 pub use docker_config::DockerConfig;
 pub use extras::Extras;
-pub use session::{Failures, RunningSession, Session, SessionConfig, SessionHeaders};
+pub use session::{Failures, RunningSession, Session, SessionConfig, SessionHeaders, SessionReport};
 pub use shared_key::{host_name, shared_key};
 pub use sources::{CONTEXT, DOCKERFILE, Source, Sources};
 pub use token::{LoadRoots, Proxies, TokenClient};

@@ -50,6 +50,9 @@ pub const MAX_CONFIG_FILE: u64 = 16 * 1024 * 1024;
 /// How often a running transfer tells its counts.
 pub const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
+/// Transfers whose details one session keeps. A build needs a handful.
+pub const MAX_TRANSFER_DETAILS: usize = 64;
+
 /// Warnings about single files that one session tells; the counts in the report go on.
 pub const MAX_WARNINGS: usize = 1000;
 

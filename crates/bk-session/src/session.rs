@@ -10,7 +10,9 @@ use std::{
     time::Duration,
 };
 
-use bk_build::{BuildError, CredentialError, CredentialProvider, EventSink, LocalFailure, TransferReport};
+use bk_build::{
+    BuildError, CredentialError, CredentialProvider, EventSink, LocalFailure, TransferDetails, TransferReport,
+};
 use bk_proto::{headers, id::Id};
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -110,7 +112,7 @@ pub struct Session {
 pub(crate) struct SessionState {
     local_failure: Mutex<Option<BuildError>>,
     not_utf8: Mutex<Option<PathBuf>>,
-    report: Mutex<TransferReport>,
+    report: Mutex<SessionReport>,
     /// What was last found out about the credentials of a registry.
     registries: Mutex<BTreeMap<String, Registry>>,
 }
@@ -121,6 +123,17 @@ struct Registry {
     source: String,
     /// What went wrong here, if it did.
     failure: Option<CredentialError>,
+}
+
+/// What went over the wire in the transfers of a session.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct SessionReport {
+    /// The counts of all that have ended, however they did.
+    pub total: TransferReport,
+    /// The details of those that came to a good end, in that order; a daemon that asks for a great many gets no more
+    /// than a few dozen written down.
+    pub transfers: Vec<TransferDetails>,
 }
 
 impl SessionState {
@@ -167,11 +180,13 @@ impl SessionState {
             .get_or_insert(path);
     }
 
-    pub(crate) fn add(&self, report: &TransferReport) {
-        self.report
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .add(report);
+    /// Adds up a transfer that has ended; its details if it came to a good end.
+    pub(crate) fn add(&self, report: &TransferReport, details: Option<TransferDetails>) {
+        let mut own = self.report.lock().unwrap_or_else(PoisonError::into_inner);
+        own.total.add(report);
+        if own.transfers.len() < limits::MAX_TRANSFER_DETAILS {
+            own.transfers.extend(details);
+        }
     }
 }
 
@@ -329,7 +344,8 @@ impl RunningSession {
 
     /// What went over the wire in all transfers that have ended.
     pub fn report(&self) -> TransferReport {
-        *self.state.report.lock().unwrap_or_else(PoisonError::into_inner)
+        let report = self.state.report.lock();
+        report.unwrap_or_else(PoisonError::into_inner).total
     }
 
     /// Tasks of this session that have not ended.
@@ -337,10 +353,10 @@ impl RunningSession {
         self.owner.alive()
     }
 
-    /// Closes the connection and waits, at most `grace`, until every task has ended; returns the final counts.
-    pub async fn close(self, grace: Duration) -> TransferReport {
+    /// Closes the connection and waits, at most `grace`, until every task has ended; returns what was sent.
+    pub async fn close(self, grace: Duration) -> SessionReport {
         let Self { owner, state, .. } = self;
         owner.stop(grace).await;
-        *state.report.lock().unwrap_or_else(PoisonError::into_inner)
+        std::mem::take(&mut *state.report.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

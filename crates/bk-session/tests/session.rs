@@ -2,6 +2,9 @@
 //!
 //! The daemon's side is an HTTP/2 client on an in-memory pipe; no sleeps order anything.
 
+#[path = "session/report.rs"]
+mod report;
+
 use std::{
     io,
     pin::Pin,
@@ -74,12 +77,16 @@ async fn attach(config: SessionConfig) -> (Daemon, RunningSession) {
 }
 
 async fn serving(tree: impl Tree + 'static) -> (Daemon, RunningSession) {
+    attach(config(tree)).await
+}
+
+fn config(tree: impl Tree + 'static) -> SessionConfig {
     // Times as they are: the default reads files that have no inode already while it lists them, and some trees here
     // block on reading.
     let sources = Sources::none()
         .with("context", Arc::new(tree), None)
         .with_policies(FilePolicies::default().sync(SyncPolicy::Mtime));
-    attach(SessionConfig::new(sources, Arc::new(NoCredentials))).await
+    SessionConfig::new(sources, Arc::new(NoCredentials))
 }
 
 async fn health(daemon: &Daemon) -> Duration {
@@ -269,7 +276,7 @@ async fn fifty_thousand_files_to_a_slow_reader() {
     assert_eq!(contents(&mut packets, FILES).await, many_bytes());
     finish(requests, packets).await;
     assert_eq!(session.end_reason(), None, "the connection lives");
-    let report = session.close(Duration::from_secs(5)).await;
+    let report = session.close(Duration::from_secs(5)).await.total;
     assert_eq!(
         (report.entries, report.sent_files, report.sent_bytes),
         (u64::from(FILES), u64::from(FILES), many_bytes())

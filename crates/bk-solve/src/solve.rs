@@ -177,7 +177,8 @@ async fn run(
                 request.output == Output::Image,
             );
             outcome.build_ref = build_ref.to_owned();
-            outcome.transfer = report;
+            outcome.transfer = report.total;
+            outcome.transfers = report.transfers;
             Ok(outcome)
         }
         Err(status) => {

@@ -85,7 +85,9 @@ async fn session_build(
     let result = ask(backend, &path, &[], empty(), &follow, &mut beside).await;
     let failures = session.failures();
     let report = session.close(CLOSE_GRACE).await;
-    finish(build_id, result.map_err(|e| failures.explain(e)), report)
+    let mut outcome = finish(build_id, result.map_err(|e| failures.explain(e)), report.total)?;
+    outcome.transfers = report.transfers;
+    Ok(outcome)
 }
 
 /// Builds without a session: the context is uploaded.

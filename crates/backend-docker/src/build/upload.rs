@@ -244,6 +244,10 @@ impl SendObserver for Watch {
                 self.count(|c| c.skipped += 1);
                 WarningKind::SkippedFile(String::from_utf8_lossy(path).into_owned())
             }
+            FileWarning::Changed { .. } => {
+                self.count(|c| c.changed += 1);
+                WarningKind::Client
+            }
             _ => WarningKind::Client,
         };
         drop(

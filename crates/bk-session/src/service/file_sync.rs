@@ -18,11 +18,12 @@ use std::{
 };
 
 use bk_build::{
-    BuildError, BuildEvent, EventSink, InputError, LocalFailure, Transfer, TransferReport, Warning,
-    WarningKind,
+    AskedFor, BuildError, BuildEvent, EventSink, InputError, LocalFailure, SentShare, Transfer,
+    TransferDetails, TransferReport, Warning, WarningKind,
 };
 use bk_fsync::{
-    FilterOptions, SendError, SendObserver, SendOptions, SendReport, Warning as FileWarning, walk::WalkError,
+    FilterOptions, SendError, SendObserver, SendOptions, SendReport, Share, Warning as FileWarning,
+    walk::WalkError,
 };
 use bk_proto::{
     filesync::file_sync_server::{FileSync, FileSyncServer, SERVICE_NAME},
@@ -90,6 +91,7 @@ impl FileSync for FileSyncService {
             state: self.state.clone(),
         });
         let transfer = Running {
+            asked: AskedFor::new(&filter.include, &filter.exclude, &filter.follow),
             transfer: Transfer::new(name, self.transfers.fetch_add(1, Ordering::Relaxed)),
             root: source.root.clone(),
             events: self.events.clone(),
@@ -156,6 +158,7 @@ impl Stream for PacketStream {
 /// One transfer while it runs.
 struct Running {
     transfer: Transfer,
+    asked: AskedFor,
     root: Option<PathBuf>,
     events: EventSink,
     state: Arc<SessionState>,
@@ -184,7 +187,8 @@ impl Running {
         };
         self.transfer.report = self.watch.counts();
         self.transfer.done = true;
-        self.state.add(&self.transfer.report);
+        let details = result.as_ref().ok().map(|report| self.details(report));
+        self.state.add(&self.transfer.report, details);
         // Kept before anything is waited for: the daemon may already be failing the build.
         let result = result.map(drop).map_err(|error| {
             let text = chain(&error);
@@ -198,6 +202,19 @@ impl Running {
             .emit(BuildEvent::Transfer(self.transfer.clone()))
             .await;
         result
+    }
+
+    fn details(&mut self, report: &SendReport) -> TransferDetails {
+        let shares = |of: &[Share]| {
+            let named = |s: &Share| SentShare::new(String::from_utf8_lossy(&s.path), s.bytes);
+            of.iter().map(named).collect()
+        };
+        let mut details = TransferDetails::new(&*self.transfer.source, self.transfer.transfer);
+        details.report = self.transfer.report;
+        details.asked = std::mem::take(&mut self.asked);
+        details.largest_files = shares(&report.largest_files);
+        details.largest_directories = shares(&report.largest_directories);
+        details
     }
 
     /// The cause on this machine; none when the daemon or the connection ended the transfer.
@@ -300,6 +317,10 @@ impl SendObserver for Watch {
             FileWarning::SocketSkipped { .. } => {
                 lock(&self.counts).skipped += 1;
                 WarningKind::SkippedFile(path.clone())
+            }
+            FileWarning::Changed { .. } => {
+                lock(&self.counts).changed += 1;
+                WarningKind::Client
             }
             _ => WarningKind::Client,
         };
