@@ -1,6 +1,6 @@
 //! `cargo xtask ci`: what has to hold before a change is merged, as steps that also run alone.
 
-use crate::run::{Result, cargo, check};
+use crate::run::{Result, cargo, check, workspace};
 use crate::{test, tidy};
 use std::process::Command;
 use std::time::Instant;
@@ -8,7 +8,7 @@ use std::time::Instant;
 type Step = fn() -> Result<()>;
 
 /// A step's name and what it does, in the order in which all of them run: cheap ones first.
-const STEPS: [(&str, Step); 8] = [
+const STEPS: [(&str, Step); 9] = [
     ("fmt", || check(cargo().args(["fmt", "--all", "--check"]))),
     ("tidy", || tidy::main(&[])),
     ("codegen", || codegen(&["--check".to_owned()])),
@@ -32,6 +32,7 @@ const STEPS: [(&str, Step); 8] = [
     ("features", features),
     ("vectors", || vectors(&[])),
     ("test", || test::main(&[])),
+    ("fuzz", fuzz),
 ];
 
 /// The job itself: all steps, or those named. Every step runs, whatever the others found.
@@ -62,6 +63,25 @@ pub(crate) fn main(arguments: &[String]) -> Result<()> {
     } else {
         Err(format!("failed: {}", failed.join(", ")).into())
     }
+}
+
+/// The workspace of fuzz targets: style, lints, the tests of its models, and each target for a short time, which begins
+/// with its seeds.
+fn fuzz() -> Result<()> {
+    const SECONDS: &str = "20";
+    // The engine is C++, which nothing else here needs.
+    let compiler = Command::new("c++").arg("--version").output();
+    if !compiler.is_ok_and(|c| c.status.success()) {
+        return Err("the fuzz targets need a C++ compiler: install g++".into());
+    }
+    let inside = |words: &[&str]| {
+        let mut command = cargo();
+        check(command.args(words).current_dir(workspace().join("fuzz")))
+    };
+    inside(&["fmt", "--check"])?;
+    inside(&["clippy", "--all-targets", "--", "--deny", "warnings"])?;
+    inside(&["test", "--lib"])?;
+    check(Command::new(workspace().join("fuzz/run")).arg(SECONDS))
 }
 
 /// `cargo xtask codegen`: writes the generated code, or with `--check` compares it.

@@ -13,6 +13,7 @@ mod ci;
 mod daemons;
 mod demo;
 mod guard;
+mod prove_sync;
 mod run;
 mod test;
 mod tidy;
@@ -25,6 +26,7 @@ usage: cargo xtask <job>
   demo                              build examples/hello with bk on a Docker daemon and run it
   test [--no-live] [FILTER...]      run every test, with the real daemons up
   daemons up|down|status [NAME...]  start, stop or list the real daemons that live tests use
+  prove-sync                        show on real daemons what file sync promises
   tidy                              check layers, file heads and the like
   codegen [--check]                 write the generated protocol code, or compare it
   vectors [DIR]                     check pattern and walk vectors
@@ -45,6 +47,7 @@ fn run(arguments: &[String]) -> ExitCode {
         "demo" => demo::main(rest),
         "test" => test::main(rest),
         "daemons" => daemons::main(rest),
+        "prove-sync" => prove_sync::main(rest),
         "tidy" => tidy::main(rest),
         "codegen" => ci::codegen(rest),
         "vectors" => ci::vectors(rest),

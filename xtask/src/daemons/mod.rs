@@ -81,6 +81,29 @@ pub(crate) fn up_all() -> Result<Running> {
     })
 }
 
+/// A daemon that builds, and is up.
+pub(crate) struct Place {
+    /// The name of the service.
+    pub(crate) name: &'static str,
+    /// What it states of itself.
+    pub(crate) version: String,
+    /// What `bk --backend` calls its kind.
+    pub(crate) backend: &'static str,
+    /// Where it listens.
+    pub(crate) address: String,
+    /// Where the engine listens that has its images.
+    pub(crate) engine: String,
+}
+
+/// Every daemon that builds, and is up.
+pub(crate) fn places() -> Vec<Place> {
+    let layout = Layout::new();
+    let running = Service::all()
+        .into_iter()
+        .filter(|service| service.is_running(&layout));
+    running.filter_map(|service| service.place(&layout)).collect()
+}
+
 /// The names of the services that are not up.
 pub(crate) fn stopped() -> Vec<String> {
     let layout = Layout::new();

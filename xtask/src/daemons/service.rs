@@ -1,5 +1,6 @@
 //! The table of everything that can be up or down, and what each needs.
 
+use super::Place;
 use super::docker::{ENGINES, Engine};
 use super::endpoint::{ENDPOINTS, Endpoint};
 use super::layout::Layout;
@@ -83,6 +84,23 @@ impl Service {
             Service::Registry => None,
             Service::Endpoint(endpoint) => Some(format!("in front of {}", endpoint.engine.version(layout))),
         }
+    }
+
+    /// Where it builds, if it does.
+    pub(crate) fn place(&self, layout: &Layout) -> Option<Place> {
+        let version = self.version(layout)?;
+        let (backend, address, engine) = match self {
+            Service::Engine(engine) => ("docker", engine.address(layout), *engine),
+            Service::Registry => return None,
+            Service::Endpoint(endpoint) => ("buildkitd", endpoint.address(layout)?, endpoint.engine),
+        };
+        Some(Place {
+            name: self.name(),
+            version,
+            backend,
+            address,
+            engine: engine.address(layout),
+        })
     }
 
     /// The variables that tell live tests of the running service.
