@@ -304,6 +304,16 @@ impl Gate {
     }
 }
 
+/// Opens a gate when a test ends, however it does: a runtime does not end before its blocked threads do, so that a
+/// failure with the gate shut would hang instead of being told.
+struct Opens(Arc<Gate>);
+
+impl Drop for Opens {
+    fn drop(&mut self) {
+        self.0.open();
+    }
+}
+
 /// A tree whose reads block until a gate opens, like a disk that hangs.
 struct Blocked {
     tree: MemoryTree,
@@ -350,6 +360,7 @@ impl OpenFile for BlockedFile {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_thousand_files_from_a_slow_sender() {
     let gate = Arc::new(Gate::default());
+    let _opens = Opens(gate.clone());
     let (reading, mut reads) = mpsc::unbounded_channel();
     let (daemon, session) = serving(Blocked {
         tree: many(),
@@ -405,6 +416,7 @@ async fn health_answers_while_two_gibibytes_are_sent() {
 #[tokio::test(flavor = "current_thread")]
 async fn health_answers_while_a_disk_read_blocks() {
     let gate = Arc::new(Gate::default());
+    let _opens = Opens(gate.clone());
     let (reading, mut reads) = mpsc::unbounded_channel();
     let mut tree = MemoryTree::new();
     tree.add_file("f", 0o644, "content").expect("adds");

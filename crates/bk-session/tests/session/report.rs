@@ -6,6 +6,9 @@ use bk_fsync::tree::Listed;
 
 use super::*;
 
+/// What a reading may take to come; there are several each second.
+const READING: Duration = Duration::from_secs(30);
+
 /// A tree that hangs where it opens a directory below the top, and where it reads a file.
 struct Hanging {
     files: Blocked,
@@ -50,11 +53,19 @@ impl Directory for HangingDir {
 
 /// Waits for a reading of the transfer that `wanted` takes.
 async fn reading(events: &mut EventReceiver, wanted: impl Fn(&Transfer) -> bool) -> Transfer {
-    loop {
-        match events.recv().await.expect("another event") {
-            BuildEvent::Transfer(transfer) if wanted(&transfer) => return transfer,
-            _ => {}
+    let mut last = None;
+    let find = async {
+        loop {
+            match events.recv().await.expect("another event") {
+                BuildEvent::Transfer(transfer) if wanted(&transfer) => return transfer,
+                BuildEvent::Transfer(transfer) => last = Some(transfer),
+                _ => {}
+            }
         }
+    };
+    match tokio::time::timeout(READING, find).await {
+        Ok(transfer) => transfer,
+        Err(_) => panic!("no such reading; the last was {last:?}"),
     }
 }
 
@@ -73,6 +84,7 @@ async fn readings_are_told_while_the_listing_and_the_sending_hang() {
         },
         listing: listing_gate.clone(),
     };
+    let _opens = (Opens(listing_gate.clone()), Opens(sending_gate.clone()));
     let (sink, mut events) = EventSink::default_channel();
     let (daemon, session) = attach(config(tree).events(sink)).await;
     let (requests, mut packets) = diff_copy(&daemon, 4).await;
