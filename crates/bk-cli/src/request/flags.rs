@@ -117,6 +117,7 @@ const FLAGS: &[(&str, &[&str], Does)] = &[
     ),
     ("iidfile", &[], ShownBy("cli::fake and cli::live")),
     ("metadata-file", &[], ShownBy("cli::fake and cli::live")),
+    ("transfer-report", &[], ShownBy("a_transfer_is_told_in_full")),
     ("no-cache", &["--no-cache"], Sends(&["attr no-cache="])),
     (
         "no-cache-filter",
