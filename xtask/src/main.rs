@@ -15,6 +15,7 @@ mod demo;
 mod guard;
 mod prove_sync;
 mod run;
+mod support;
 mod test;
 mod tidy;
 
@@ -25,6 +26,7 @@ usage: cargo xtask <job>
 
   demo                              build examples/hello with bk on a Docker daemon and run it
   test [--no-live] [FILTER...]      run every test, with the real daemons up
+  support                           write docs/support.md as the last full test run saw it
   daemons up|down|status [NAME...]  start, stop or list the real daemons that live tests use
   prove-sync                        show on real daemons what file sync promises
   tidy                              check layers, file heads and the like
@@ -46,6 +48,7 @@ fn run(arguments: &[String]) -> ExitCode {
     let outcome = match job {
         "demo" => demo::main(rest),
         "test" => test::main(rest),
+        "support" => support::main(rest),
         "daemons" => daemons::main(rest),
         "prove-sync" => prove_sync::main(rest),
         "tidy" => tidy::main(rest),

@@ -6,6 +6,7 @@
 use crate::daemons;
 use crate::guard::Guard;
 use crate::run::{Result, cargo};
+use crate::support;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
@@ -63,14 +64,16 @@ fn run_live(filters: &[&String]) -> Result<()> {
         .env("BK_LIVE_LEDGER", &ledger.file)
         .status()?
         .success();
-    let summary = Summary::of(&fs::read_to_string(&ledger.file)?, &running.versions);
+    let notes = fs::read_to_string(&ledger.file)?;
+    let summary = Summary::of(&notes, &running.versions);
     print!("\n{summary}");
     if !passed {
         return Err("tests failed".into());
     }
     // A filter selects tests of some daemons only, or no live test at all.
     if filters.is_empty() {
-        summary.complete()
+        summary.complete()?;
+        support::check(&notes)
     } else {
         Ok(())
     }
@@ -86,7 +89,7 @@ fn tests(filters: &[&String]) -> std::process::Command {
     command
 }
 
-/// The file to which each live test appends `daemon<TAB>test<TAB>ok`.
+/// The file to which each live test appends `daemon<TAB>test<TAB>ok`, and what became of features.
 struct Ledger {
     file: PathBuf,
 }

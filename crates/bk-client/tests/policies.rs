@@ -57,6 +57,7 @@ fn everywhere(name: &str, test: impl AsyncFn(&Place<'_>)) {
             test(&place).await;
             place.engine.remove_image(&place.tag).await.expect("removable");
         });
+        target.supports(&format!("File sync: {}", name.replace('_', " ")));
         target.passed(name);
     }
 }

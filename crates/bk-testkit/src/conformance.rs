@@ -104,6 +104,26 @@ impl Case {
             Self::MissingSource => "missing-source",
         }
     }
+
+    /// What it shows, as a row of the table of features.
+    pub fn feature(self) -> &'static str {
+        match self {
+            Self::ArgFrom => "Build arguments, also in `FROM`",
+            Self::RegistryBase => "Base image from a registry with a password",
+            Self::RunLogs => "Output of steps as events",
+            Self::MultiStage => "Stages that are not needed are not built",
+            Self::RichTree => "Links, modes, ignore files, deep and long names",
+            Self::ManyFiles => "50,000 files",
+            Self::BigFile => "A file of 512 MiB",
+            Self::RawNames => "Names that are not UTF-8",
+            Self::SpecialFiles => "Named pipes",
+            Self::DockerfilePlaces => "Dockerfile outside of the context, renamed, or from memory",
+            Self::FailingStep => "A failing step: exit code, output, place",
+            Self::SyntaxError => "A Dockerfile that cannot be parsed: file and line",
+            Self::MissingDockerfile => "A missing Dockerfile is named",
+            Self::MissingSource => "A missing source of `COPY` is named",
+        }
+    }
 }
 
 /// How big the two big cases are.

@@ -4,11 +4,11 @@
 //! loudly; with `BK_LIVE_REQUIRED=1` it fails.
 
 mod engine;
+mod ledger;
 
 use std::{
     collections::HashMap,
     env,
-    fs::OpenOptions,
     io::Write,
     path::PathBuf,
     sync::{Arc, Mutex, OnceLock},
@@ -19,6 +19,7 @@ use tokio::sync::OwnedMutexGuard;
 use crate::{conformance::Base, fake::locked};
 
 pub use engine::{Engine, EngineError, Ran, until};
+pub use ledger::Support;
 
 /// A daemon that the live tests know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -193,29 +194,6 @@ impl Target {
         let turns = TURNS.get_or_init(Mutex::default);
         let turn = Arc::clone(locked(turns).entry(self.docker.clone()).or_default());
         turn.lock_owned().await
-    }
-
-    /// Notes in the ledger (the file `BK_LIVE_LEDGER` names) that `test` ran here and passed.
-    ///
-    /// # Panics
-    /// When the ledger cannot be written: an unwritten ledger would look like a test that was skipped.
-    pub fn passed(&self, test: &str) {
-        note(self.daemon.name(), &format!("{}::{test}", self.route.name()));
-    }
-}
-
-fn note(daemon: &str, test: &str) {
-    let Ok(path) = env::var("BK_LIVE_LEDGER") else {
-        return;
-    };
-    if path.is_empty() {
-        return;
-    }
-    let line = format!("{daemon}\t{test}\tok\n");
-    let file = OpenOptions::new().create(true).append(true).open(&path);
-    let written = file.and_then(|mut file| file.write_all(line.as_bytes()));
-    if let Err(e) = written {
-        panic!("ledger {path}: {e}");
     }
 }
 

@@ -89,6 +89,7 @@ async fn secrets(daemon: Daemon, route: Route) {
         "{}: {text}",
         target.name()
     );
+    target.supports("Secrets (`--secret`)");
     target.passed(TEST);
 }
 
@@ -264,6 +265,7 @@ async fn agents(daemon: Daemon, route: Route) {
         "{}: {text}",
         target.name()
     );
+    target.supports("SSH agents and key files (`--ssh`)");
     target.passed(TEST);
 }
 

@@ -112,6 +112,7 @@ async fn unchanged(daemon: Daemon, route: Route) {
     std::fs::write(tree.join("tree/token"), "changed").expect("write");
     let (third, ..) = build().await;
     assert_eq!((third.sent_files, third.sent_bytes), (1, 7), "{third:?}");
+    target.supports("An unchanged context sends no file again");
     target.passed(TEST);
 }
 
@@ -169,6 +170,7 @@ async fn cancelled(daemon: Daemon, route: Route, seconds: &str) {
         .client
         .build(BuildRequest::new(tree.path()), EventSink::discard());
     bounded("the next build", LIMIT, next).await.expect("build");
+    target.supports("A dropped build ends on the daemon");
     target.passed(TEST);
 }
 
@@ -224,6 +226,7 @@ async fn lost(daemon: Daemon, route: Route, seconds: &str) {
         "{}: `sleep {seconds}` still runs a minute after the connection was cut",
         target.name()
     );
+    target.supports("A daemon that is killed fails the build");
     target.passed(TEST);
 }
 

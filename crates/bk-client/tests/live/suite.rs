@@ -1,8 +1,8 @@
 //! The conformance suite on every target.
 
 use bk_testkit::{
-    conformance::{self, Case, Table},
-    live::{Daemon, Route, Target, say},
+    conformance::{self, Case, Table, Verdict},
+    live::{Daemon, Route, Support, Target, say},
 };
 
 use crate::{LIMIT, bounded, connect, harness::LiveHarness};
@@ -17,6 +17,15 @@ async fn conforms(daemon: Daemon, route: Route) {
     let suite = conformance::run(&connected.client, &harness, &Case::ALL);
     let report = bounded("the suite", LIMIT, suite).await;
     let failures = report.failures();
+    for (case, verdict) in report.verdicts() {
+        let support = match verdict {
+            Verdict::Passed { but: None, .. } => Support::Yes,
+            Verdict::Passed { but: Some(but), .. } => Support::But(but.clone()),
+            Verdict::Cannot(why) => Support::NotApplicable(why.clone()),
+            Verdict::Failed(_) => continue,
+        };
+        target.record(case.feature(), &support);
+    }
     say(&Table::add_to_process(report).to_string());
     if let Some(failures) = failures {
         panic!("{failures}");
