@@ -13,6 +13,7 @@ mod ci;
 mod daemons;
 mod demo;
 mod guard;
+mod peers;
 mod prove_sync;
 mod run;
 mod support;
@@ -29,6 +30,8 @@ usage: cargo xtask <job>
   support                           write docs/support.md as the last full test run saw it
   daemons up|down|status [NAME...]  start, stop or list the real daemons that live tests use
   prove-sync                        show on real daemons what file sync promises
+  bench-peers [--runs N] [--only NAME]... [--small] [--keep]
+                                    compare bk with docker buildx and bollard on one daemon
   tidy                              check layers, file heads and the like
   codegen [--check]                 write the generated protocol code, or compare it
   vectors [DIR]                     check pattern and walk vectors
@@ -51,6 +54,7 @@ fn run(arguments: &[String]) -> ExitCode {
         "support" => support::main(rest),
         "daemons" => daemons::main(rest),
         "prove-sync" => prove_sync::main(rest),
+        "bench-peers" => peers::main(rest),
         "tidy" => tidy::main(rest),
         "codegen" => ci::codegen(rest),
         "vectors" => ci::vectors(rest),
@@ -60,6 +64,8 @@ fn run(arguments: &[String]) -> ExitCode {
             Ok(())
         }
         demo::DOWN => daemons::demo_down(),
+        peers::DOWN => peers::down(rest),
+        peers::MEASURE => peers::measure(rest),
         guard::JOB => {
             guard::wait();
             return run(rest);

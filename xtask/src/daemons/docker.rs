@@ -30,6 +30,12 @@ pub(crate) const ENGINES: [Engine; 4] = [
 /// The engine of the demo: the one of Debian 12, with graph drivers.
 pub(crate) const DEMO: Engine = Engine::new("demo", BOOKWORM, 9);
 
+/// The engine that clients are compared on: the newest, with its data in memory, so that no disk is measured.
+pub(crate) const BENCH: Engine = Engine {
+    in_memory: true,
+    ..Engine::new("bench", FORKY, 8)
+};
+
 /// One engine. The name of one for tests begins with the version that its suite is expected to have.
 pub(crate) struct Engine {
     /// The name on the command line.
@@ -38,6 +44,8 @@ pub(crate) struct Engine {
     pub(crate) suite: &'static str,
     /// Whether images live in containerd's store instead of a graph driver's.
     containerd_store: bool,
+    /// Whether its data lies in memory.
+    in_memory: bool,
     /// Different for each engine: part of its bridge's name and addresses.
     index: u8,
 }
@@ -48,6 +56,7 @@ impl Engine {
             name,
             suite,
             containerd_store: false,
+            in_memory: false,
             index,
         }
     }
@@ -77,6 +86,10 @@ impl Engine {
         let run = layout.run_of(self.name);
         fs::create_dir_all(&data)?;
         fs::create_dir_all(&run)?;
+        if self.in_memory {
+            let options = ["-t", "tmpfs", "-o", "size=60%", "bk-bench"];
+            output(Command::new("mount").args(options).arg(&data))?;
+        }
         self.make_bridge(layout)?;
         let file = data.join("daemon.json");
         fs::write(&file, format!("{:#}\n", self.configuration(layout)))?;
@@ -95,7 +108,7 @@ impl Engine {
         })?;
         let version = api::version(&address, "Version").unwrap_or_default();
         let expected = self.name.split('-').next().unwrap_or_default();
-        if self.name != DEMO.name && !version.starts_with(expected) {
+        if ENGINES.iter().any(|e| e.name == self.name) && !version.starts_with(expected) {
             eprintln!(
                 "note: Debian {} has Docker {version} by now, not {expected}",
                 self.suite

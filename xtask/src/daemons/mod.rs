@@ -27,7 +27,7 @@ mod registry;
 mod service;
 
 use crate::run::Result;
-use docker::{DEMO, Engine};
+use docker::{BENCH, DEMO, Engine};
 use layout::Layout;
 use lock::Lock;
 use packages::{BOOKWORM, BUSYBOX, FORKY};
@@ -144,6 +144,37 @@ pub(crate) fn demo_busybox() -> Result<PathBuf> {
     Ok(layout.packages(BUSYBOX).join("bin/busybox"))
 }
 
+/// Starts the private engine that clients are compared on; returns its address.
+pub(crate) fn bench_up() -> Result<String> {
+    let layout = Layout::new();
+    let _lock = Lock::take(&layout)?;
+    require_root()?;
+    prepare(&layout, &[BOOKWORM, FORKY])?;
+    link_buildx(&layout)?;
+    BENCH.start(&layout)?;
+    BENCH.wait(&layout)?;
+    Ok(BENCH.address(&layout))
+}
+
+/// Stops that engine and removes what it kept.
+pub(crate) fn bench_down() -> Result<()> {
+    let layout = Layout::new();
+    let _lock = Lock::take(&layout)?;
+    BENCH.remove(&layout)?;
+    remove_if_idle(&layout)
+}
+
+/// The session of that engine's processes while it runs.
+pub(crate) fn bench_session() -> Option<u32> {
+    process::running(&Layout::new(), BENCH.name)
+}
+
+/// A Docker CLI, and its configuration with the buildx plugin.
+pub(crate) fn docker_cli() -> (PathBuf, PathBuf) {
+    let layout = Layout::new();
+    (layout.packages(FORKY).join("usr/bin/docker"), layout.cli_config())
+}
+
 /// Starts what is not running of `names` and waits until all of it answers.
 fn up(layout: &Layout, names: &[String]) -> Result<()> {
     let services = select(names, true)?;
@@ -158,10 +189,7 @@ fn up(layout: &Layout, names: &[String]) -> Result<()> {
         .collect();
     sets.extend(engines.iter().map(|engine| engine.suite));
     prepare(layout, &sets)?;
-    let plugin = layout
-        .packages(FORKY)
-        .join("usr/libexec/docker/cli-plugins/docker-buildx");
-    link(&plugin, &layout.cli_config().join("cli-plugins/docker-buildx"))?;
+    link_buildx(layout)?;
 
     let (first, second): (Vec<&Service>, Vec<&Service>) = services
         .iter()
@@ -198,6 +226,14 @@ fn prepare(layout: &Layout, sets: &[&str]) -> Result<()> {
     link(&bookworm.join("usr/sbin/runc"), &layout.base().join("bin/runc"))
 }
 
+/// Makes buildx a plugin of the Docker CLI.
+fn link_buildx(layout: &Layout) -> Result<()> {
+    let plugin = layout
+        .packages(FORKY)
+        .join("usr/libexec/docker/cli-plugins/docker-buildx");
+    link(&plugin, &layout.cli_config().join("cli-plugins/docker-buildx"))
+}
+
 /// Stops `names`, or everything; goes on after a failure and reports the first.
 fn down(layout: &Layout, names: &[String]) -> Result<()> {
     let mut first = Ok(());
@@ -212,6 +248,7 @@ fn down(layout: &Layout, names: &[String]) -> Result<()> {
     }
     if names.is_empty() {
         remove(DEMO.name, DEMO.remove(layout));
+        remove(BENCH.name, BENCH.remove(layout));
     }
     write_env(layout)?;
     first?;
@@ -220,8 +257,8 @@ fn down(layout: &Layout, names: &[String]) -> Result<()> {
 
 /// Removes the directories that all services share, when none of them runs.
 fn remove_if_idle(layout: &Layout) -> Result<()> {
-    let demo = process::running(layout, DEMO.name).is_some();
-    if demo || Service::all().iter().any(|service| service.is_running(layout)) {
+    let alone = [&DEMO, &BENCH].map(|engine| process::running(layout, engine.name));
+    if alone.iter().any(Option::is_some) || Service::all().iter().any(|service| service.is_running(layout)) {
         return Ok(());
     }
     disk::remove(layout)?;
