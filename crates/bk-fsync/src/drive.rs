@@ -18,9 +18,13 @@ use futures_core::Stream;
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 
+use crate::buffer::Buffers;
 use crate::filter::Filter;
 use crate::hardlink::HardLinks;
-use crate::limits::{CHUNKS_AHEAD, FILE_READERS, LISTING_AHEAD, PACKETS_AHEAD, PACKETS_PER_TURN};
+use crate::limits::{
+    BATCHES_AHEAD, BYTES_AHEAD, CHUNKS_AHEAD, FILE_READERS, LARGE_PACKET, LARGE_PACKETS_AHEAD, LISTING_BATCH,
+    PACKETS_AHEAD, REQUESTS_PER_TURN,
+};
 use crate::options::SendOptions;
 use crate::policy::{ChangePolicy, Stamper, identity};
 use crate::read::{FileError, Piece, read_files};
@@ -73,8 +77,9 @@ impl SendError {
 /// Sends `tree` to the peer whose packets come from `inbound`, by putting packets into `outbound`.
 ///
 /// Must be called in a Tokio runtime; files are listed and read on its blocking threads, at most
-/// [`FILE_READERS`] + 1 at a time. At most [`DATA_CHUNK`](crate::limits::DATA_CHUNK) bytes are in a packet, so
-/// the capacity of `outbound` bounds the memory that a slow peer can pin: a few dozen packets are plenty.
+/// [`FILE_READERS`] + 1 at a time. At most [`DATA_CHUNK`](crate::limits::DATA_CHUNK) bytes are in a packet, and
+/// few large packets are put into `outbound` at a time, so its capacity bounds the memory that a slow peer can pin: a few
+/// dozen packets are plenty.
 ///
 /// Returns once the peer has confirmed that it has everything and the confirmation of that is in `outbound`.
 /// The stream must then be ended from this side without waiting for the peer to end its own.
@@ -114,14 +119,56 @@ struct Transfer {
     change: ChangePolicy,
     sender: Sender,
     stop: StopOnDrop,
-    listing: mpsc::Receiver<Listing>,
+    listing: mpsc::Receiver<Vec<Listing>>,
     listing_over: bool,
     sockets: u64,
-    pieces: mpsc::Receiver<Result<Piece, FileError>>,
-    pieces_in: mpsc::Sender<Result<Piece, FileError>>,
+    pieces: mpsc::Receiver<Pieces>,
+    pieces_in: mpsc::Sender<Pieces>,
+    buffers: Arc<Buffers>,
     readers: JoinSet<()>,
-    /// Packets on their way out. Taken from the walk and the readers only while there are few.
-    queue: VecDeque<Packet>,
+    queue: Queue,
+}
+
+/// What a reader hands over.
+type Pieces = Result<Vec<Piece>, FileError>;
+
+/// Packets on their way out. Taken from the walk and the readers only while there are few.
+#[derive(Default)]
+struct Queue {
+    packets: VecDeque<Packet>,
+    /// Bytes of content in them.
+    bytes: usize,
+}
+
+impl Queue {
+    fn push(&mut self, packet: Packet) {
+        self.bytes += packet.data.len();
+        self.packets.push_back(packet);
+    }
+
+    fn pop(&mut self) -> Option<Packet> {
+        let packet = self.packets.pop_front()?;
+        self.bytes -= packet.data.len();
+        Some(packet)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.packets.is_empty()
+    }
+
+    fn has_room(&self) -> bool {
+        self.packets.len() < PACKETS_AHEAD && self.bytes < BYTES_AHEAD
+    }
+
+    /// How many places must be free in the wire's channel, which has `places`, before the next packet is put there.
+    fn places_needed(&self, places: usize) -> usize {
+        match self.packets.front() {
+            Some(packet) if packet.data.len() >= LARGE_PACKET => {
+                places.saturating_sub(LARGE_PACKETS_AHEAD).max(1)
+            }
+            _ => 1,
+        }
+    }
 }
 
 /// What the walk hands over.
@@ -133,8 +180,8 @@ enum Listing {
 
 /// Work from the blocking threads; the walk and the readers take turns.
 enum Work {
-    Listed(Vec<Listing>),
-    Read(Vec<Result<Piece, FileError>>),
+    Listed(Option<Vec<Listing>>),
+    Read(Pieces),
     ReaderEnded(Result<(), JoinError>),
 }
 
@@ -149,7 +196,7 @@ impl Drop for StopOnDrop {
 impl Transfer {
     fn start(tree: Arc<dyn Tree>, options: SendOptions) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let (listing_in, listing) = mpsc::channel(LISTING_AHEAD);
+        let (listing_in, listing) = mpsc::channel(BATCHES_AHEAD);
         let (pieces_in, pieces) = mpsc::channel(CHUNKS_AHEAD);
         let observer = Arc::clone(&options.observer);
         let change = options.policies.change_allowed();
@@ -169,8 +216,9 @@ impl Transfer {
             sockets: 0,
             pieces,
             pieces_in,
+            buffers: Buffers::new(),
             readers: JoinSet::new(),
-            queue: VecDeque::new(),
+            queue: Queue::default(),
         }
     }
 
@@ -184,37 +232,36 @@ impl Transfer {
         E: Into<Box<dyn Error + Send + Sync>>,
     {
         let mut closed = pin!(outbound.closed());
+        let places = outbound.max_capacity();
         let mut turn = false;
         loop {
             self.start_readers();
             tokio::select! {
                 biased;
                 packet = next(inbound) => {
-                    let packet = packet.ok_or(SendError::Ended)?.map_err(|e| SendError::Stream(e.into()))?;
-                    match self.sender.packet(&packet).map_err(SendError::Protocol)? {
-                        Action::Continue => {}
-                        Action::Abort(text) => return Err(SendError::Receiver(text)),
-                        Action::Finish(packet) => {
-                            self.queue.push_back(packet);
-                            break;
-                        }
+                    if self.requests(packet, inbound).await? {
+                        break;
                     }
                 }
                 () = &mut closed => return Err(SendError::Closed),
-                permit = outbound.reserve(), if !self.queue.is_empty() => {
-                    if let Some(packet) = self.queue.pop_front() {
-                        permit.map_err(|_| SendError::Closed)?.send(packet);
+                permits = outbound.reserve_many(self.queue.places_needed(places)), if !self.queue.is_empty() => {
+                    let mut permits = permits.map_err(|_| SendError::Closed)?;
+                    if let Some(permit) = permits.next()
+                        && let Some(packet) = self.queue.pop()
+                    {
+                        permit.send(packet);
                     }
+                    drop(permits);
                     self.flush(outbound);
                 }
-                work = poll_fn(|cx| self.poll_work(cx, turn)), if self.queue.len() < PACKETS_AHEAD => {
+                work = poll_fn(|cx| self.poll_work(cx, turn)), if self.queue.has_room() => {
                     turn = !turn;
                     self.take(work)?;
                     self.flush(outbound);
                 }
             }
         }
-        while let Some(packet) = self.queue.pop_front() {
+        while let Some(packet) = self.queue.pop() {
             outbound.send(packet).await.map_err(|_| SendError::Closed)?;
         }
         let mut report = self.sender.report().clone();
@@ -223,11 +270,47 @@ impl Transfer {
         Ok(report)
     }
 
+    /// Takes a packet of the peer, and those that are there behind it. Whether the transfer is complete.
+    async fn requests<S, E>(
+        &mut self,
+        mut packet: Option<Result<Packet, E>>,
+        inbound: &mut S,
+    ) -> Result<bool, SendError>
+    where
+        S: Stream<Item = Result<Packet, E>> + Send + Unpin,
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let mut taken = 0;
+        loop {
+            let next = packet
+                .ok_or(SendError::Ended)?
+                .map_err(|e| SendError::Stream(e.into()))?;
+            match self.sender.packet(&next).map_err(SendError::Protocol)? {
+                Action::Continue => {}
+                Action::Abort(text) => return Err(SendError::Receiver(text)),
+                Action::Finish(packet) => {
+                    self.queue.push(packet);
+                    return Ok(true);
+                }
+            }
+            taken += 1;
+            if taken == REQUESTS_PER_TURN {
+                return Ok(false);
+            }
+            match ready(inbound).await {
+                Some(next) => packet = next,
+                None => return Ok(false),
+            }
+        }
+    }
+
     /// Puts as much into the wire's channel as it takes now.
     fn flush(&mut self, outbound: &mpsc::Sender<Packet>) {
+        let places = outbound.max_capacity();
         while !self.queue.is_empty()
+            && outbound.capacity() >= self.queue.places_needed(places)
             && let Ok(permit) = outbound.try_reserve()
-            && let Some(packet) = self.queue.pop_front()
+            && let Some(packet) = self.queue.pop()
         {
             permit.send(packet);
         }
@@ -241,10 +324,10 @@ impl Transfer {
             }
             let (tree, observer) = (Arc::clone(&self.tree), Arc::clone(&self.observer));
             let (pieces, stop) = (self.pieces_in.clone(), Arc::clone(&self.stop.0));
-            let change = self.change;
+            let (buffers, change) = (Arc::clone(&self.buffers), self.change);
             self.readers.spawn_blocking(move || {
-                read_files(&*tree, files, change, &*observer, &stop, &mut |piece| {
-                    pieces.blocking_send(piece).is_ok()
+                read_files(&*tree, &files, change, &buffers, &*observer, &stop, &mut |read| {
+                    pieces.blocking_send(read).is_ok()
                 });
             });
         }
@@ -256,23 +339,13 @@ impl Transfer {
         }
         for listing in [listing_first, !listing_first] {
             if listing && !self.listing_over {
-                let mut items = Vec::new();
-                if self
-                    .listing
-                    .poll_recv_many(cx, &mut items, PACKETS_PER_TURN)
-                    .is_ready()
-                {
-                    return Poll::Ready(Work::Listed(items));
+                if let Poll::Ready(listed) = self.listing.poll_recv(cx) {
+                    return Poll::Ready(Work::Listed(listed));
                 }
-            } else if !listing {
-                let mut items = Vec::new();
-                if self
-                    .pieces
-                    .poll_recv_many(cx, &mut items, CHUNKS_AHEAD)
-                    .is_ready()
-                {
-                    return Poll::Ready(Work::Read(items));
-                }
+            } else if !listing
+                && let Poll::Ready(Some(read)) = self.pieces.poll_recv(cx)
+            {
+                return Poll::Ready(Work::Read(read));
             }
         }
         Poll::Pending
@@ -281,11 +354,9 @@ impl Transfer {
     fn take(&mut self, work: Work) -> Result<(), SendError> {
         match work {
             Work::ReaderEnded(ended) => ended.map_err(|_| SendError::TaskLost)?,
-            Work::Listed(items) => {
-                if items.is_empty() {
-                    // The channel closed without the word that ends it.
-                    return Err(SendError::TaskLost);
-                }
+            // The channel closed without the word that ends it.
+            Work::Listed(None) => return Err(SendError::TaskLost),
+            Work::Listed(Some(items)) => {
                 for item in items {
                     let packet = match item {
                         Listing::Entry(stat, identity) => self.sender.identified(stat, identity),
@@ -296,17 +367,16 @@ impl Transfer {
                         }
                         Listing::Failed(err) => return Err(SendError::List(err)),
                     };
-                    self.queue.push_back(packet.map_err(SendError::Protocol)?);
+                    self.queue.push(packet.map_err(SendError::Protocol)?);
                 }
             }
-            Work::Read(items) => {
-                for piece in items {
-                    let Piece { id, data, last } = piece.map_err(SendError::File)?;
+            Work::Read(pieces) => {
+                for Piece { id, data, last } in pieces.map_err(SendError::File)? {
                     if !data.is_empty() {
-                        self.queue.push_back(self.sender.data(id, data));
+                        self.queue.push(self.sender.data(id, data));
                     }
                     if last {
-                        self.queue.push_back(self.sender.end_of_file(id));
+                        self.queue.push(self.sender.end_of_file(id));
                     }
                 }
             }
@@ -316,12 +386,12 @@ impl Transfer {
 }
 
 /// Walks the tree, on a blocking thread, until it is over or nobody listens.
-fn list(tree: &dyn Tree, options: &SendOptions, out: &mpsc::Sender<Listing>, stop: &AtomicBool) {
+fn list(tree: &dyn Tree, options: &SendOptions, out: &mpsc::Sender<Vec<Listing>>, stop: &AtomicBool) {
     let filter = match Filter::new(tree, &options.filter) {
         Ok(filter) => filter,
         Err(err) => {
             // Nobody listens any more if this fails.
-            let _ = out.blocking_send(Listing::Failed(err.into()));
+            let _ = out.blocking_send(vec![Listing::Failed(err.into())]);
             return;
         }
     };
@@ -330,6 +400,8 @@ fn list(tree: &dyn Tree, options: &SendOptions, out: &mpsc::Sender<Listing>, sto
     let mut links = HardLinks::new();
     let mut stamper = Stamper::new(tree, &options.policies.sync, stop);
     let (mut entries, mut bytes) = (0u64, 0u64);
+    // The first entries leave at once, so that the peer has something to do; then more and more together.
+    let (mut batch, mut size) = (Vec::new(), 1);
     for item in walk.by_ref() {
         let message = match item {
             Ok(entry) => {
@@ -347,8 +419,13 @@ fn list(tree: &dyn Tree, options: &SendOptions, out: &mpsc::Sender<Listing>, sto
             Err(err) => Listing::Failed(err),
         };
         let failed = matches!(message, Listing::Failed(_));
-        if out.blocking_send(message).is_err() || failed {
-            return;
+        batch.push(message);
+        if failed || batch.len() >= size {
+            if out.blocking_send(std::mem::take(&mut batch)).is_err() || failed {
+                return;
+            }
+            size = (size * 2).min(LISTING_BATCH);
+            batch.reserve(size);
         }
     }
     if let Err(err) = stamper.finish() {
@@ -356,9 +433,11 @@ fn list(tree: &dyn Tree, options: &SendOptions, out: &mpsc::Sender<Listing>, sto
         observer.warning(&Warning::HashesNotSaved { reason: &reason });
     }
     if !stop.load(Ordering::Relaxed) {
-        let _ = out.blocking_send(Listing::End {
+        batch.push(Listing::End {
             sockets: walk.sockets_skipped(),
         });
+        // Nobody listens any more if this fails.
+        let _ = out.blocking_send(batch);
     }
 }
 
@@ -388,4 +467,13 @@ pub(crate) async fn tell<S, E>(
 
 pub(crate) async fn next<S: Stream + Unpin>(stream: &mut S) -> Option<S::Item> {
     poll_fn(|cx| std::pin::Pin::new(&mut *stream).poll_next(cx)).await
+}
+
+/// The next item of the stream if it is there by now.
+async fn ready<S: Stream + Unpin>(stream: &mut S) -> Option<Option<S::Item>> {
+    poll_fn(|cx| match std::pin::Pin::new(&mut *stream).poll_next(cx) {
+        Poll::Ready(item) => Poll::Ready(Some(item)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
 }

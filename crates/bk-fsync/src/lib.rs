@@ -21,6 +21,7 @@
 
 #![forbid(unsafe_code)]
 
+mod buffer;
 pub mod diff;
 pub mod drive;
 #[cfg(unix)]

@@ -1,9 +1,12 @@
 //! Every tuned number of this crate, with its unit and its reason.
 
-/// Bytes of file content in one DATA packet. Large enough that the cost of a packet (a frame header, two
-/// channel hops) is small beside copying it, small enough that the few dozen of them that can be in flight
-/// take a few MiB, and far below the 4 MiB that daemons before 0.13 accept in a message.
-pub const DATA_CHUNK: usize = 128 * 1024;
+/// Bytes of file content in one DATA packet at most, and of a buffer that files are read into. Large enough that the cost
+/// of a packet is small beside that of its bytes; small enough that the buffers in use stay in the processor's cache
+/// between reading and writing; and far below the 4 MiB that daemons before 0.13 accept in a message.
+pub const DATA_CHUNK: usize = 256 * 1024;
+
+/// Buffers kept for use again by one transfer. Times [`DATA_CHUNK`] this is more than a transfer that flows has in use.
+pub const BUFFERS_KEPT: usize = 16;
 
 /// Files read at the same time for one transfer. The upstream client uses the same number; more only helps
 /// on storage with high latency and costs a blocked thread each.
@@ -15,18 +18,32 @@ pub const FILES_PER_JOB: usize = 32;
 /// Announced bytes after which a blocking job takes no further file, so that large files spread over the readers.
 pub const BYTES_PER_JOB: u64 = 1024 * 1024;
 
-/// Entries that the walk may be ahead of the wire. Bounds memory when the peer reads slowly.
-pub const LISTING_AHEAD: usize = 256;
+/// Entries that the walk hands over together, so that handing over costs little.
+pub const LISTING_BATCH: usize = 64;
 
-/// Pieces of files that the readers may be ahead of the wire, over all readers. Times [`DATA_CHUNK`] this is
-/// the memory that a slow peer can pin, beside the caller's own channel.
+/// Such batches that the walk may be ahead of the wire. Bounds memory when the peer reads slowly.
+pub const BATCHES_AHEAD: usize = 4;
+
+/// Batches of pieces that the readers may be ahead of the wire, over all readers. Times [`DATA_CHUNK`] this is
+/// the memory that a slow peer can pin, beside the packets that wait.
 pub const CHUNKS_AHEAD: usize = 4;
 
 /// Packets waiting for the wire below which the driver takes more from the walk and the readers.
 pub const PACKETS_AHEAD: usize = 16;
 
-/// Entries that the driver takes from the walk before it looks at the wire and at the peer again.
-pub const PACKETS_PER_TURN: usize = 64;
+/// Bytes of content waiting for the wire below which it does so.
+pub const BYTES_AHEAD: usize = 2 * DATA_CHUNK;
+
+/// Bytes of content from which on a packet counts as large.
+pub const LARGE_PACKET: usize = DATA_CHUNK / 4;
+
+/// Packets in the wire's channel beside which a large one may be put there: a channel that holds many small packets
+/// must not hold as many large ones.
+pub const LARGE_PACKETS_AHEAD: usize = 4;
+
+/// Packets of the peer that are taken before files are read for them and anything is sent: requests come one by one, and
+/// are served best together.
+pub const REQUESTS_PER_TURN: usize = 64;
 
 /// Files, and directories, that the report of a transfer names as the largest: what fits on a screen.
 pub const LARGEST_KEPT: usize = 10;

@@ -6,11 +6,12 @@
 //! has left, or have it sent with a warning.
 
 use std::io;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
+use crate::buffer::{Buffer, Buffers};
 use crate::entry::{Kind, Meta};
 use crate::limits::{DATA_CHUNK, RETRY_PAUSE};
 use crate::path::{RelPath, show};
@@ -84,66 +85,187 @@ pub(crate) struct Piece {
     pub(crate) last: bool,
 }
 
-/// Reads `files` in turn and hands their pieces to `out`, which answers whether to go on. Ends at the first file
-/// that fails, after handing over the error, or once `stop` is set.
+/// Reads `files` in turn and hands their pieces to `out`, those of small files together; it answers whether to go on.
+/// Ends at the first file that fails, after handing over the error, or once `stop` is set.
 pub(crate) fn read_files(
     tree: &dyn Tree,
-    files: Vec<FileRequest>,
+    files: &[FileRequest],
     change: ChangePolicy,
+    buffers: &Arc<Buffers>,
     observer: &dyn SendObserver,
     stop: &AtomicBool,
-    out: &mut dyn FnMut(Result<Piece, FileError>) -> bool,
+    out: &mut dyn FnMut(Result<Vec<Piece>, FileError>) -> bool,
 ) {
-    for request in &files {
+    let mut batch = Batch {
+        files,
+        buffers,
+        observer,
+        buffer: None,
+        filled: 0,
+        parts: Vec::new(),
+        bytes: 0,
+        out,
+    };
+    for (at, request) in files.iter().enumerate() {
         let mut reader = Reader {
             tree,
+            at,
             request,
             change,
             observer,
             stop,
+            start: batch.mark(),
             left_us: false,
+            batch: &mut batch,
         };
-        let go_on = match reader.send(out) {
-            Ok(go_on) => go_on,
+        match reader.send() {
+            Ok(true) => {}
+            Ok(false) => return,
             Err(fault) => {
-                out(Err(FileError {
-                    path: show(&request.path).into_owned(),
-                    fault,
-                }));
-                false
+                let start = reader.start;
+                batch.back_to(start);
+                if batch.hand_over() {
+                    (batch.out)(Err(FileError {
+                        path: show(&request.path).into_owned(),
+                        fault,
+                    }));
+                }
+                return;
             }
-        };
-        if !go_on {
-            return;
         }
+    }
+    batch.hand_over();
+}
+
+/// Pieces that were read and not handed over yet; together they have at most [`DATA_CHUNK`] bytes.
+struct Batch<'a> {
+    files: &'a [FileRequest],
+    buffers: &'a Arc<Buffers>,
+    observer: &'a dyn SendObserver,
+    /// Their bytes, those of holes excepted.
+    buffer: Option<Buffer>,
+    /// How much of the buffer they take.
+    filled: usize,
+    parts: Vec<Part>,
+    bytes: usize,
+    out: &'a mut dyn FnMut(Result<Vec<Piece>, FileError>) -> bool,
+}
+
+/// A piece in a batch.
+struct Part {
+    /// Which of the files it belongs to.
+    file: usize,
+    /// Where its bytes begin in the buffer; `None` in a hole.
+    at: Option<usize>,
+    len: usize,
+    last: bool,
+}
+
+/// A point to which a batch can go back.
+#[derive(Clone, Copy, Default)]
+struct Mark {
+    parts: usize,
+    filled: usize,
+    bytes: usize,
+}
+
+impl Batch<'_> {
+    fn mark(&self) -> Mark {
+        Mark {
+            parts: self.parts.len(),
+            filled: self.filled,
+            bytes: self.bytes,
+        }
+    }
+
+    /// Forgets what came after `mark`.
+    fn back_to(&mut self, mark: Mark) {
+        self.parts.truncate(mark.parts);
+        (self.filled, self.bytes) = (mark.filled, mark.bytes);
+    }
+
+    /// Where the next `len` bytes go.
+    fn room(&mut self, len: usize) -> &mut [u8] {
+        let buffer = self.buffer.get_or_insert_with(|| self.buffers.take());
+        &mut buffer.bytes[self.filled..self.filled + len]
+    }
+
+    fn push(&mut self, file: usize, filled: Filled, last: bool) {
+        let (at, len) = match filled {
+            Filled::Data(len) => {
+                self.filled += len;
+                (Some(self.filled - len), len)
+            }
+            Filled::Hole(len) => (None, len),
+        };
+        self.bytes += len;
+        self.parts.push(Part {
+            file,
+            at,
+            len,
+            last,
+        });
+    }
+
+    /// Hands everything over. Whether to go on.
+    fn hand_over(&mut self) -> bool {
+        if self.parts.is_empty() {
+            return true;
+        }
+        let data = self.buffer.take().map_or_else(Bytes::new, Buffer::freeze);
+        let mut pieces = Vec::with_capacity(self.parts.len());
+        for Part { file, at, len, last } in self.parts.drain(..) {
+            let request = &self.files[file];
+            // Before it leaves: the transfer may end right after.
+            self.observer.sent_bytes(len as u64);
+            if last {
+                self.observer.file_sent(&request.path, request.size);
+            }
+            pieces.push(Piece {
+                id: request.id,
+                data: match at {
+                    Some(at) => data.slice(at..at + len),
+                    None => zeros().slice(..len),
+                },
+                last,
+            });
+        }
+        self.back_to(Mark::default());
+        (self.out)(Ok(pieces))
     }
 }
 
 /// Sends one file.
-struct Reader<'a> {
+struct Reader<'a, 'b> {
     tree: &'a dyn Tree,
+    /// Its place among the files.
+    at: usize,
     request: &'a FileRequest,
     change: ChangePolicy,
     observer: &'a dyn SendObserver,
     stop: &'a AtomicBool,
+    batch: &'a mut Batch<'b>,
+    /// Where it begins in the batch.
+    start: Mark,
     /// Whether a piece of it has left.
     left_us: bool,
 }
 
-impl Reader<'_> {
+impl Reader<'_, '_> {
     /// Whether to go on with the next file.
-    fn send(&mut self, out: &mut dyn FnMut(Result<Piece, FileError>) -> bool) -> Result<bool, FileFault> {
+    fn send(&mut self) -> Result<bool, FileFault> {
         let mut retries = match self.change {
             ChangePolicy::Retry(times) => times,
             _ => 0,
         };
         let mut listed = self.request.identity;
         loop {
-            match self.read(listed, out) {
+            match self.read(listed) {
                 Err(fault) if fault.is_change() && !self.left_us && retries > 0 => {
                     retries -= 1;
                     // From here on the file counts as it is found, if it has the announced size.
                     listed = 0;
+                    self.batch.back_to(self.start);
                     if self.stop.load(Ordering::Relaxed) {
                         return Ok(false);
                     }
@@ -154,11 +276,7 @@ impl Reader<'_> {
         }
     }
 
-    fn read(
-        &mut self,
-        listed: u64,
-        out: &mut dyn FnMut(Result<Piece, FileError>) -> bool,
-    ) -> Result<bool, FileFault> {
+    fn read(&mut self, listed: u64) -> Result<bool, FileFault> {
         if self.stop.load(Ordering::Relaxed) {
             return Ok(false);
         }
@@ -187,34 +305,32 @@ impl Reader<'_> {
                 return Ok(false);
             }
             let len = usize::try_from(left).unwrap_or(usize::MAX).min(DATA_CHUNK);
-            let mut data = content.next(len).map_err(FileFault::Read)?;
-            if data.is_empty() && len > 0 {
+            if self.batch.bytes + len > DATA_CHUNK && !self.hand_over() {
+                return Ok(false);
+            }
+            let mut got = content.fill(self.batch.room(len)).map_err(FileFault::Read)?;
+            if got.len() == 0 && len > 0 {
                 let found = size - left;
                 self.tolerate(FileFault::SizeChanged { listed: size, found }, &mut warned)?;
-                data = zeros().slice(..len);
+                got = Filled::Hole(len);
             }
-            left -= data.len() as u64;
+            left -= got.len() as u64;
             let last = left == 0;
             if last && let Err(fault) = check_unchanged(&mut content, &before) {
                 self.tolerate(fault, &mut warned)?;
             }
-            self.left_us = true;
-            self.observer.sent_bytes(data.len() as u64);
-            if last {
-                // Before it leaves: the transfer may end right after.
-                self.observer.file_sent(&self.request.path, size);
-            }
-            if !out(Ok(Piece {
-                id: self.request.id,
-                data,
-                last,
-            })) {
-                return Ok(false);
-            }
+            self.batch.push(self.at, got, last);
             if last {
                 return Ok(true);
             }
         }
+    }
+
+    /// Makes room in the batch. Whether to go on.
+    fn hand_over(&mut self) -> bool {
+        self.left_us |= self.batch.parts.len() > self.start.parts;
+        self.start = Mark::default();
+        self.batch.hand_over()
     }
 
     /// Goes on in spite of a change, after one warning, if the policy has it so.
@@ -234,7 +350,7 @@ impl Reader<'_> {
 
 /// Says whether the file is at its end and still what it was when it was opened.
 fn check_unchanged(content: &mut Content<'_>, before: &Meta) -> Result<(), FileFault> {
-    let more = content.next(1).map_err(FileFault::Read)?.len();
+    let more = content.fill(&mut [0]).map_err(FileFault::Read)?.len();
     let after = content.file.stat().map_err(FileFault::Read)?;
     if more > 0 || after.size != before.size {
         let found = after.size.max(before.size + more as u64);
@@ -264,34 +380,61 @@ impl<'a> Content<'a> {
         }
     }
 
-    /// The next bytes: as many as asked for, fewer before the end of a run, none only at the end of the file (or if none
-    /// are asked for).
-    pub(crate) fn next(&mut self, len: usize) -> io::Result<Bytes> {
+    /// Puts the next bytes at the start of `into`: as many as fit, fewer before the end of a run, none only at the end of
+    /// the file (or if none fit). Those of a hole are only counted.
+    pub(crate) fn fill(&mut self, into: &mut [u8]) -> io::Result<Filled> {
         if let Run::Data(0) | Run::Hole(0) = self.run {
             self.run = match self.file.next_run()? {
                 Run::Data(0) | Run::Hole(0) => Run::Data(u64::MAX),
                 run => run,
             };
         }
-        let within = |left: u64| usize::try_from(left).unwrap_or(usize::MAX).min(len);
+        let within = |left: u64| usize::try_from(left).unwrap_or(usize::MAX).min(into.len());
         match &mut self.run {
             Run::Hole(left) => {
-                let data = zeros();
-                let len = within(*left).min(data.len());
+                let len = within(*left).min(DATA_CHUNK);
                 *left -= len as u64;
-                Ok(data.slice(..len))
+                Ok(Filled::Hole(len))
             }
             Run::Data(left) => {
-                let mut data = vec![0; within(*left)];
-                let got = fill(&mut *self.file, &mut data)?;
-                data.truncate(got);
+                let len = within(*left);
+                let got = fill(&mut *self.file, &mut into[..len])?;
                 *left -= got as u64;
                 if got == 0 {
                     // A hole may begin where the data was cut off.
                     *left = 0;
                 }
-                Ok(data.into())
+                Ok(Filled::Data(got))
             }
+        }
+    }
+
+    /// As [`fill`](Self::fill), with up to `len` bytes in memory of their own, those of holes included.
+    pub(crate) fn next(&mut self, len: usize) -> io::Result<Bytes> {
+        let mut data = vec![0; len];
+        Ok(match self.fill(&mut data)? {
+            Filled::Hole(len) => zeros().slice(..len),
+            Filled::Data(got) => {
+                data.truncate(got);
+                data.into()
+            }
+        })
+    }
+}
+
+/// What came of asking for bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Filled {
+    /// So many were read.
+    Data(usize),
+    /// So many are zeros, and nothing was read; at most [`DATA_CHUNK`].
+    Hole(usize),
+}
+
+impl Filled {
+    fn len(self) -> usize {
+        match self {
+            Filled::Data(len) | Filled::Hole(len) => len,
         }
     }
 }
@@ -342,18 +485,22 @@ mod tests {
         };
         let (mut bytes, mut whole, mut fault, mut count) = (0, false, None, 0);
         let stop = AtomicBool::new(false);
-        read_files(&tree, vec![request], change, &Unobserved, &stop, &mut |piece| {
-            match piece {
-                Ok(piece) => {
-                    bytes += piece.data.len() as u64;
-                    whole = piece.last;
-                    after(count);
-                    count += 1;
+        let mut out = |pieces: Result<Vec<Piece>, FileError>| {
+            match pieces {
+                Ok(pieces) => {
+                    for piece in pieces {
+                        bytes += piece.data.len() as u64;
+                        whole = piece.last;
+                        after(count);
+                        count += 1;
+                    }
                 }
                 Err(err) => fault = Some(err.fault),
             }
             true
-        });
+        };
+        let buffers = Buffers::new();
+        read_files(&tree, &[request], change, &buffers, &Unobserved, &stop, &mut out);
         (bytes, whole, fault)
     }
 

@@ -20,8 +20,10 @@ mod sparse;
 pub use fault::{TarFault, TarReadError};
 
 use std::io::{self, Write};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::buffer::Buffers;
 use crate::entry::{Entry, Kind, Meta};
 use crate::filter::Filter;
 use crate::hardlink::HardLinks;
@@ -59,6 +61,7 @@ pub enum TarError {
 pub struct TarWriter<W> {
     out: W,
     policies: FilePolicies,
+    buffers: Arc<Buffers>,
     entries: u64,
     bytes: u64,
 }
@@ -76,6 +79,7 @@ impl<W: Write> TarWriter<W> {
         let mut this = TarWriter {
             out,
             policies: FilePolicies::new(),
+            buffers: Buffers::new(),
             entries: 0,
             bytes: 0,
         };
@@ -238,13 +242,16 @@ impl<W: Write> TarWriter<W> {
         let mut whole = false;
         // An archive carries no tags, so every policy about changes is safe.
         let change = self.policies.change;
-        read_files(tree, vec![request], change, observer, stop, &mut |piece| {
-            let result = piece.map_err(TarError::from).and_then(|piece| {
-                whole = piece.last;
-                match &mut gaps {
-                    None => self.write(&piece.data),
-                    Some((gaps, _)) => gaps.leave_out(&piece.data, &entry.path, |data| self.write(data)),
-                }
+        let buffers = Arc::clone(&self.buffers);
+        read_files(tree, &[request], change, &buffers, observer, stop, &mut |pieces| {
+            let result = pieces.map_err(TarError::from).and_then(|pieces| {
+                pieces.iter().try_for_each(|piece| {
+                    whole = piece.last;
+                    match &mut gaps {
+                        None => self.write(&piece.data),
+                        Some((gaps, _)) => gaps.leave_out(&piece.data, &entry.path, |data| self.write(data)),
+                    }
+                })
             });
             failed = result.err();
             failed.is_none()
