@@ -342,9 +342,7 @@ impl Transfer {
                 if let Poll::Ready(listed) = self.listing.poll_recv(cx) {
                     return Poll::Ready(Work::Listed(listed));
                 }
-            } else if !listing
-                && let Poll::Ready(Some(read)) = self.pieces.poll_recv(cx)
-            {
+            } else if !listing && let Poll::Ready(Some(read)) = self.pieces.poll_recv(cx) {
                 return Poll::Ready(Work::Read(read));
             }
         }

@@ -199,12 +199,7 @@ impl Batch<'_> {
             Filled::Hole(len) => (None, len),
         };
         self.bytes += len;
-        self.parts.push(Part {
-            file,
-            at,
-            len,
-            last,
-        });
+        self.parts.push(Part { file, at, len, last });
     }
 
     /// Hands everything over. Whether to go on.

@@ -9,6 +9,7 @@
 //! spawns ends with its [`RunningSession`].
 
 mod agent;
+mod coalesce;
 mod docker_config;
 pub mod exec;
 mod extras;

@@ -29,6 +29,17 @@ pub const MAX_CONCURRENT_STREAMS: u32 = 250;
 /// flush carry several chunks.
 pub const MAX_SEND_BUFFER: usize = 512 * 1024;
 
+/// Bytes of frames that collect before they are written, unless the connection rests earlier. A Unix socket takes about
+/// as much at a time.
+pub const WRITE_BUFFER: usize = 128 * 1024;
+
+/// Bytes of small packets that become one piece of a response.
+pub const BODY_PIECE: usize = 32 * 1024;
+
+/// Bytes of content up to which a packet is copied beside others. Larger contents become pieces of their own, whose
+/// cost is that of copying about as much.
+pub const COPIED_DATA: usize = 16 * 1024;
+
 /// Packets of one file transfer that wait for the connection. Together with the chunk size of the sender this bounds
 /// what a slow reader costs.
 pub const OUTBOUND_PACKETS: usize = 64;

@@ -23,6 +23,7 @@ use tokio::{
 use tonic::metadata::MetadataMap;
 
 use crate::{
+    coalesce::coalescing,
     exec::TaskOwner,
     extras::Extras,
     limits,
@@ -244,21 +245,20 @@ impl Session {
         IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let owner = TaskOwner::new();
-        let connection = http2::Builder::new(owner.executor())
+        let mut server = http2::Builder::new(owner.executor());
+        server
             .timer(TokioTimer::new())
             .initial_stream_window_size(limits::STREAM_WINDOW)
             .initial_connection_window_size(limits::CONNECTION_WINDOW)
             .max_concurrent_streams(limits::MAX_CONCURRENT_STREAMS)
             .max_header_list_size(limits::MAX_HEADER_LIST)
-            .max_send_buf_size(limits::MAX_SEND_BUFFER)
-            .serve_connection(TokioIo::new(io), self.dispatch);
+            .max_send_buf_size(limits::MAX_SEND_BUFFER);
+        let connection = coalescing(io, |io| server.serve_connection(TokioIo::new(io), self.dispatch));
         let (end, ended) = watch::channel(None);
         owner.executor().spawn(async move {
             let reason = match connection.await {
                 Ok(()) => "the daemon closed the session".to_owned(),
-                Err(e) => {
-                    std::error::Error::source(&e).map_or_else(|| e.to_string(), |s| format!("{e}: {s}"))
-                }
+                Err(e) => e.source().map_or_else(|| e.to_string(), |s| format!("{e}: {s}")),
             };
             end.send_replace(Some(Arc::from(reason)));
         });

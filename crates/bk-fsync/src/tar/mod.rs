@@ -243,19 +243,29 @@ impl<W: Write> TarWriter<W> {
         // An archive carries no tags, so every policy about changes is safe.
         let change = self.policies.change;
         let buffers = Arc::clone(&self.buffers);
-        read_files(tree, &[request], change, &buffers, observer, stop, &mut |pieces| {
-            let result = pieces.map_err(TarError::from).and_then(|pieces| {
-                pieces.iter().try_for_each(|piece| {
-                    whole = piece.last;
-                    match &mut gaps {
-                        None => self.write(&piece.data),
-                        Some((gaps, _)) => gaps.leave_out(&piece.data, &entry.path, |data| self.write(data)),
-                    }
-                })
-            });
-            failed = result.err();
-            failed.is_none()
-        });
+        read_files(
+            tree,
+            &[request],
+            change,
+            &buffers,
+            observer,
+            stop,
+            &mut |pieces| {
+                let result = pieces.map_err(TarError::from).and_then(|pieces| {
+                    pieces.iter().try_for_each(|piece| {
+                        whole = piece.last;
+                        match &mut gaps {
+                            None => self.write(&piece.data),
+                            Some((gaps, _)) => {
+                                gaps.leave_out(&piece.data, &entry.path, |data| self.write(data))
+                            }
+                        }
+                    })
+                });
+                failed = result.err();
+                failed.is_none()
+            },
+        );
         if let Some(error) = failed {
             return Err(error);
         }

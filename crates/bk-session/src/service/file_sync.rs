@@ -6,6 +6,7 @@
 
 use std::{
     collections::BTreeSet,
+    convert::Infallible,
     ffi::OsStr,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
@@ -25,17 +26,14 @@ use bk_fsync::{
     FilterOptions, SendError, SendObserver, SendOptions, SendReport, Share, Warning as FileWarning,
     walk::WalkError,
 };
-use bk_proto::{
-    filesync::file_sync_server::{FileSync, FileSyncServer, SERVICE_NAME},
-    fsutil::Packet,
-    headers, metadata,
-};
-use futures_core::Stream;
+use bk_proto::{filesync::file_sync_server::SERVICE_NAME, fsutil::Packet, headers, metadata};
+use hyper::body::Incoming;
 use tokio::{sync::mpsc, time::MissedTickBehavior};
 use tokio_util::task::AbortOnDropHandle;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Request, Status, Streaming, body::Body, codec::Codec};
+use tonic_prost::ProstCodec;
 
-use super::dispatch::Services;
+use super::{dispatch::Services, packet_body::PacketBody};
 use crate::{
     limits::{MAX_MESSAGE, MAX_WARNINGS, OUTBOUND_PACKETS, PROGRESS_INTERVAL},
     session::SessionState,
@@ -44,10 +42,30 @@ use crate::{
 
 /// Adds the service that sends files.
 pub(crate) fn serve(services: &mut Services, sources: Sources, events: EventSink, state: Arc<SessionState>) {
-    let server = FileSyncServer::new(FileSyncService::new(sources, events, state))
-        .max_decoding_message_size(MAX_MESSAGE)
-        .max_encoding_message_size(usize::MAX);
-    services.add(SERVICE_NAME, &["DiffCopy"], server);
+    let service = FileSyncService::new(sources, events, state);
+    services.add(SERVICE_NAME, &[DIFF_COPY], Server(Arc::new(service)));
+}
+
+/// The one method of the service that is used. Its other one, a tar variant, is named by the protocol and never called.
+const DIFF_COPY: &str = "DiffCopy";
+
+/// The service as a server, by hand: a generated one would copy every file once more.
+#[derive(Clone)]
+struct Server(Arc<FileSyncService>);
+
+impl tower_service::Service<http::Request<Incoming>> for Server {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Incoming>) -> Self::Future {
+        let response = self.0.respond(request).unwrap_or_else(Status::into_http);
+        Box::pin(std::future::ready(Ok(response)))
+    }
 }
 
 struct FileSyncService {
@@ -71,12 +89,24 @@ impl FileSyncService {
     }
 }
 
-#[tonic::async_trait]
-impl FileSync for FileSyncService {
-    type DiffCopyStream = PacketStream;
-    type TarStreamStream = PacketStream;
+impl FileSyncService {
+    fn respond(&self, request: http::Request<Incoming>) -> Result<http::Response<Body>, Status> {
+        let path = request.uri().path();
+        if path.rsplit('/').next() != Some(DIFF_COPY) {
+            return Err(Status::unimplemented(format!(
+                "{path} is not served by this session"
+            )));
+        }
+        let decoder = ProstCodec::<Packet, Packet>::default().decoder();
+        let request = Request::from_http(request)
+            .map(|body| Streaming::new_request(decoder, body, None, Some(MAX_MESSAGE)));
+        let mut response = http::Response::new(Body::new(self.diff_copy(request)?));
+        let grpc = http::HeaderValue::from_static("application/grpc");
+        response.headers_mut().insert(http::header::CONTENT_TYPE, grpc);
+        Ok(response)
+    }
 
-    async fn diff_copy(&self, request: Request<Streaming<Packet>>) -> Result<Response<PacketStream>, Status> {
+    fn diff_copy(&self, request: Request<Streaming<Packet>>) -> Result<PacketBody, Status> {
         let (name, source) = self.source(&request)?;
         let values = |key| metadata::values(request.metadata(), key);
         let mut filter = FilterOptions::default();
@@ -105,20 +135,9 @@ impl FileSync for FileSyncService {
             .observer(watch);
         let sending = bk_fsync::send(source.tree.clone(), options, request.into_inner(), outbound);
         let task = AbortOnDropHandle::new(tokio::spawn(transfer.run(sending)));
-        Ok(Response::new(PacketStream {
-            packets,
-            task: Some(task),
-        }))
+        Ok(PacketBody::new(packets, task))
     }
 
-    async fn tar_stream(&self, _: Request<Streaming<Packet>>) -> Result<Response<PacketStream>, Status> {
-        Err(Status::unimplemented(
-            "the tar variant of file transfer is named by the protocol but never used",
-        ))
-    }
-}
-
-impl FileSyncService {
     fn source(&self, request: &Request<Streaming<Packet>>) -> Result<(String, &Source), Status> {
         let name = metadata::first(request.metadata(), headers::DIR_NAME).unwrap_or_default();
         let name = String::from_utf8_lossy(&name).into_owned();
@@ -126,32 +145,6 @@ impl FileSyncService {
             Some(source) => Ok((name, source)),
             None => Err(Status::not_found(format!("no access allowed to dir {name:?}"))),
         }
-    }
-}
-
-/// The packets of one transfer, then its result.
-pub(crate) struct PacketStream {
-    packets: mpsc::Receiver<Packet>,
-    task: Option<AbortOnDropHandle<Result<(), Status>>>,
-}
-
-impl Stream for PacketStream {
-    type Item = Result<Packet, Status>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if let Some(packet) = std::task::ready!(self.packets.poll_recv(cx)) {
-            return Poll::Ready(Some(Ok(packet)));
-        }
-        let Some(task) = &mut self.task else {
-            return Poll::Ready(None);
-        };
-        let result = std::task::ready!(Pin::new(task).poll(cx));
-        self.task = None;
-        Poll::Ready(match result {
-            Ok(Ok(())) => None,
-            Ok(Err(status)) => Some(Err(status)),
-            Err(e) => Some(Err(Status::internal(format!("the transfer ended early: {e}")))),
-        })
     }
 }
 

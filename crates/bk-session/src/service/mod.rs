@@ -5,5 +5,6 @@ mod authority;
 pub(crate) mod dispatch;
 pub(crate) mod file_sync;
 pub(crate) mod health;
+mod packet_body;
 pub(crate) mod secrets;
 pub(crate) mod ssh;
