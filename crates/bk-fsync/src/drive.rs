@@ -393,8 +393,19 @@ fn list(tree: &dyn Tree, options: &SendOptions, out: &mpsc::Sender<Vec<Listing>>
             return;
         }
     };
+    let walk = Walk::new(tree, &filter, options.names, &*options.observer, stop);
+    std::thread::scope(|scope| hand_over(tree, walk.helped(scope), options, out, stop));
+}
+
+/// Hands over what a walk yields.
+fn hand_over(
+    tree: &dyn Tree,
+    mut walk: Walk<'_>,
+    options: &SendOptions,
+    out: &mpsc::Sender<Vec<Listing>>,
+    stop: &AtomicBool,
+) {
     let observer = &*options.observer;
-    let mut walk = Walk::new(tree, &filter, options.names, observer, stop);
     let mut links = HardLinks::new();
     let mut stamper = Stamper::new(tree, &options.policies.sync, stop);
     let (mut entries, mut bytes) = (0u64, 0u64);

@@ -21,6 +21,7 @@
 
 #![forbid(unsafe_code)]
 
+mod ahead;
 mod buffer;
 pub mod diff;
 pub mod drive;
@@ -39,6 +40,7 @@ pub mod policy;
 pub mod read;
 pub mod receive;
 pub mod report;
+mod scan;
 pub mod send;
 pub mod tar;
 pub mod tree;

@@ -48,6 +48,19 @@ pub const REQUESTS_PER_TURN: usize = 64;
 /// Files, and directories, that the report of a transfer names as the largest: what fits on a screen.
 pub const LARGEST_KEPT: usize = 10;
 
+/// Names of one directory that are examined together.
+pub const SCAN_NAMES: usize = 256;
+
+/// Threads that scan directories before a walk comes to them, at most. With the walk itself they are as many as there
+/// are [`FILE_READERS`]; more only helps on storage with high latency.
+pub const WALK_HELPERS: usize = 3;
+
+/// Entries that these threads may be ahead of the walk, beside the scans that run. An entry takes some 250 bytes.
+pub const SCANNED_AHEAD: usize = 4096;
+
+/// Directories that wait to be scanned by these threads, at most. Those for which there is no room the walk scans.
+pub const SCANS_QUEUED: usize = 1024;
+
 /// Directory handles kept open along the path of the walk. Deeper ancestors are closed and opened again when
 /// the walk comes back to them, so that a deep tree cannot use up the file descriptors of the process.
 pub const OPEN_DIRS: usize = 32;

@@ -6,14 +6,18 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::Scope;
 
-use crate::entry::{Entry, Kind, Meta};
+use crate::ahead::Ahead;
+use crate::entry::{Entry, Kind};
 use crate::filter::{DirState, Filter, FilterError};
-use crate::limits::OPEN_DIRS;
-use crate::path::{PathFault, RelPath, check_name, join, show};
+use crate::limits::{OPEN_DIRS, SCAN_NAMES};
+use crate::path::{PathFault, RelPath, show};
 use crate::policy::Utf8Policy;
 use crate::report::{SendObserver, Warning};
+use crate::scan::{Found, Scanned, Unlisted, examine, fail, scan};
 use crate::tree::{Directory, Listed, Tree, vanished};
 
 /// A walk cannot go on: the local file system, the tree, or a pattern is at fault.
@@ -61,11 +65,14 @@ pub struct Walk<'a> {
     names: Utf8Policy,
     observer: &'a dyn SendObserver,
     stop: &'a AtomicBool,
+    helpers: Option<Helpers<'a>>,
     frames: Vec<Frame>,
     /// Handles of the frames that are open; at most [`OPEN_DIRS`].
     open: usize,
     ready: VecDeque<Entry>,
     sockets: u64,
+    /// Names to examine together.
+    together: usize,
     state: State,
 }
 
@@ -76,9 +83,24 @@ enum State {
     Over,
 }
 
+/// Threads that scan directories before the walk comes to them.
+struct Helpers<'a> {
+    ahead: Arc<Ahead<'a>>,
+    /// Starts one more.
+    start: Box<dyn Fn(Arc<Ahead<'a>>) + 'a>,
+}
+
+impl Drop for Helpers<'_> {
+    fn drop(&mut self) {
+        self.ahead.close();
+    }
+}
+
 /// A directory on the way down.
 struct Frame {
     path: Vec<u8>,
+    found: std::vec::IntoIter<Result<Found, WalkError>>,
+    /// Names that were not examined yet.
     names: std::vec::IntoIter<Listed>,
     handle: Option<Box<dyn Directory>>,
     filter: DirState,
@@ -102,11 +124,43 @@ impl<'a> Walk<'a> {
             names,
             observer,
             stop,
+            helpers: None,
             frames: Vec::new(),
             open: 0,
             ready: VecDeque::new(),
             sockets: 0,
+            together: 1,
             state: State::New,
+        }
+    }
+
+    /// Lets up to [`WALK_HELPERS`](crate::limits::WALK_HELPERS) threads of `scope` list and examine directories before the
+    /// walk comes to them. What it yields, and in which order, stays the same; the memory of what they are ahead is
+    /// bounded. They start when there is something to do, and end with the walk: drop it before the scope ends.
+    #[must_use]
+    pub fn helped<'scope>(self, scope: &'scope Scope<'scope, 'a>) -> Walk<'scope>
+    where
+        'a: 'scope,
+    {
+        let ahead = Ahead::new(self.tree, self.filter, self.stop);
+        Walk {
+            tree: self.tree,
+            filter: self.filter,
+            names: self.names,
+            observer: self.observer,
+            stop: self.stop,
+            helpers: Some(Helpers {
+                ahead,
+                start: Box::new(move |ahead: Arc<Ahead<'scope>>| {
+                    scope.spawn(move || ahead.help());
+                }),
+            }),
+            frames: self.frames,
+            open: self.open,
+            ready: self.ready,
+            sockets: self.sockets,
+            together: self.together,
+            state: self.state,
         }
     }
 
@@ -120,11 +174,7 @@ impl<'a> Walk<'a> {
     fn advance(&mut self) -> Result<(), WalkError> {
         if self.state == State::New {
             self.state = State::Running;
-            let root = self
-                .tree
-                .open_dir(RelPath::ROOT)
-                .map_err(|e| fail("open directory", b".", e))?;
-            self.enter(Vec::new(), root, DirState::default(), None)?;
+            self.enter(Vec::new(), DirState::default(), None)?;
         }
         while self.ready.is_empty() && self.state == State::Running {
             if self.stop.load(Ordering::Relaxed) {
@@ -135,78 +185,41 @@ impl<'a> Walk<'a> {
                 self.state = State::Over;
                 break;
             };
-            match frame.names.next() {
-                Some(listed) => self.visit(listed)?,
+            match frame.found.next() {
+                Some(found) => self.visit(found?)?,
+                None if frame.names.len() > 0 => self.examine_more()?,
                 None => self.leave(),
             }
         }
         Ok(())
     }
 
-    /// Takes up one name of the innermost directory.
-    fn visit(&mut self, listed: Listed) -> Result<(), WalkError> {
-        let Some(frame) = self.frames.last() else {
-            return Ok(());
-        };
-        let path = join(relative(&frame.path), &listed.name);
-        if let Err(fault) = check_name(&listed.name) {
-            let (name, dir) = (show(&listed.name).into_owned(), show(&frame.path).into_owned());
-            return Err(WalkError::BadName { name, dir, fault });
-        }
-        let mut kind = listed.kind;
-        let mut meta = None;
-        if kind.is_none() {
-            let Some(found) = self.stat(&listed.name, &path)? else {
-                return Ok(());
-            };
-            kind = Some(found.kind);
-            meta = Some(found);
-        }
-        let Some(frame) = self.frames.last() else {
-            return Ok(());
-        };
-        let decision = self
-            .filter
-            .decide(relative(&path), kind == Some(Kind::Dir), &frame.filter)?;
-        if !decision.visible && !decision.descend {
-            return Ok(());
-        }
-        if meta.is_none() {
-            meta = match self.stat(&listed.name, &path) {
-                // What is hidden may be unreadable.
-                Err(WalkError::Io { .. }) if !decision.visible => None,
-                other => other?,
+    /// Takes up one find of the innermost directory.
+    fn visit(&mut self, found: Found) -> Result<(), WalkError> {
+        let Found {
+            entry,
+            visible,
+            below,
+        } = found;
+        if !visible {
+            // Hidden, but something below it may be visible: its entry waits.
+            return match below {
+                Some(below) => self.enter(entry.path.clone(), below, Some(entry)),
+                None => Ok(()),
             };
         }
-        let Some(meta) = meta else { return Ok(()) };
-        let is_dir = meta.kind == Kind::Dir;
-        if !decision.visible && !is_dir {
+        if entry.meta.kind == Kind::Socket {
+            self.sockets += 1;
+            self.observer
+                .warning(&Warning::SocketSkipped { path: &entry.path });
             return Ok(());
         }
-        if decision.visible {
-            if meta.kind == Kind::Socket {
-                self.sockets += 1;
-                self.observer.warning(&Warning::SocketSkipped { path: &path });
-                return Ok(());
-            }
-            let Some(entry) = self.entry(&listed.name, path.clone(), meta)? else {
-                return Ok(());
-            };
-            self.emit(entry)?;
-            if is_dir && decision.descend {
-                self.open_child(&listed.name, path, decision.state, None)?;
-            }
-            return Ok(());
+        let path = below.map(|below| (entry.path.clone(), below));
+        self.emit(entry)?;
+        match path {
+            Some((path, below)) => self.enter(path, below, None),
+            None => Ok(()),
         }
-        // Hidden, but something below it may be visible: its entry waits.
-        let entry = match self.entry(&listed.name, path.clone(), meta) {
-            Err(WalkError::Io { .. }) => None,
-            other => other?,
-        };
-        if let Some(entry) = entry {
-            self.open_child(&listed.name, path, decision.state, Some(entry))?;
-        }
-        Ok(())
     }
 
     /// Queues an entry, and before it every directory above it that has not been sent.
@@ -227,53 +240,40 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// Completes an entry of the innermost directory. `None`: it has vanished.
-    fn entry(&mut self, name: &[u8], path: Vec<u8>, meta: Meta) -> Result<Option<Entry>, WalkError> {
-        let symlink = meta.kind == Kind::Symlink;
-        let Some(dir) = self.handle(&path)? else {
-            return Ok(None);
-        };
-        let target = if symlink {
-            dir.read_link(name)
-        } else {
-            Ok(Vec::new())
-        };
-        let target = match target {
-            Ok(target) => target,
-            Err(err) if vanished(&err) => return Ok(None),
-            Err(err) => return Err(fail("read link", &path, err)),
-        };
-        match dir.xattrs(name) {
-            Ok(mut xattrs) => {
-                xattrs.retain(|(name, _)| crate::policy::sends_xattr(name));
-                Ok(Some(Entry {
-                    path,
-                    meta,
-                    target,
-                    xattrs,
-                }))
-            }
-            Err(err) if vanished(&err) => Ok(None),
-            Err(err) => Err(fail("read the extended attributes of", &path, err)),
-        }
-    }
-
-    /// The metadata of a name in the innermost directory. `None`: it has vanished.
-    fn stat(&mut self, name: &[u8], path: &[u8]) -> Result<Option<Meta>, WalkError> {
-        let Some(dir) = self.handle(path)? else {
-            return Ok(None);
-        };
-        match dir.stat(name) {
-            Ok(meta) => Ok(Some(meta)),
-            Err(err) if vanished(&err) => Ok(None),
-            Err(err) => Err(fail("examine", path, err)),
-        }
-    }
-
-    /// The handle of the innermost directory, opened again if it was closed. `None`: it has vanished.
-    fn handle(&mut self, path: &[u8]) -> Result<Option<&dyn Directory>, WalkError> {
+    /// Examines further names of the innermost directory.
+    fn examine_more(&mut self) -> Result<(), WalkError> {
+        let open = self.reopen()?;
+        let count = self.names_at_once();
         let Some(frame) = self.frames.last_mut() else {
-            return Ok(None);
+            return Ok(());
+        };
+        if !open {
+            // It has vanished, and its names with it.
+            frame.names = Vec::new().into_iter();
+            return Ok(());
+        }
+        let Some(dir) = &frame.handle else { return Ok(()) };
+        let Frame { path, names, .. } = frame;
+        let names = names.by_ref().take(count);
+        let found = examine(self.filter, &**dir, path, &frame.filter, names, self.stop);
+        self.get_help(&found);
+        if let Some(frame) = self.frames.last_mut() {
+            frame.found = found.into_iter();
+        }
+        Ok(())
+    }
+
+    /// How many names to examine together: few at first, so that the first entries are there at once.
+    fn names_at_once(&mut self) -> usize {
+        let count = self.together;
+        self.together = (count * 2).min(SCAN_NAMES);
+        count
+    }
+
+    /// Opens the innermost directory again if it was closed. Whether it is open.
+    fn reopen(&mut self) -> Result<bool, WalkError> {
+        let Some(frame) = self.frames.last_mut() else {
+            return Ok(false);
         };
         if frame.handle.is_none() {
             match self.tree.open_dir(relative(&frame.path)) {
@@ -281,54 +281,64 @@ impl<'a> Walk<'a> {
                     frame.handle = Some(handle);
                     self.open += 1;
                 }
-                Err(err) if vanished(&err) => return Ok(None),
-                Err(err) => return Err(fail("reach", path, err)),
+                Err(err) if vanished(&err) => return Ok(false),
+                Err(err) => return Err(fail("open directory", &frame.path, err)),
             }
         }
-        Ok(frame.handle.as_deref())
+        Ok(true)
     }
 
-    /// Opens a directory in the innermost one and makes it the innermost.
-    fn open_child(
-        &mut self,
-        name: &[u8],
-        path: Vec<u8>,
-        filter: DirState,
-        unsent: Option<Entry>,
-    ) -> Result<(), WalkError> {
-        let Some(dir) = self.handle(&path)? else {
-            return Ok(());
-        };
-        match dir.open_dir(name) {
-            Ok(handle) => self.enter(path, handle, filter, unsent),
-            Err(err) => self.tolerate("open directory", &path, err, unsent.is_some()),
+    /// Has the directories among `found` scanned by others.
+    fn get_help(&self, found: &[Result<Found, WalkError>]) {
+        if let Some(helpers) = &self.helpers
+            && found.iter().flatten().any(|found| found.below.is_some())
+            && helpers.ahead.queue(found)
+        {
+            (helpers.start)(Arc::clone(&helpers.ahead));
         }
     }
 
-    fn enter(
-        &mut self,
-        path: Vec<u8>,
-        mut handle: Box<dyn Directory>,
-        filter: DirState,
-        unsent: Option<Entry>,
-    ) -> Result<(), WalkError> {
-        let mut names = match handle.list() {
-            Ok(names) => names,
-            Err(err) => return self.tolerate("list directory", &path, err, unsent.is_some()),
+    /// Makes the directory at `path` the innermost one.
+    fn enter(&mut self, path: Vec<u8>, below: DirState, unsent: Option<Entry>) -> Result<(), WalkError> {
+        let scanned = self.helpers.as_ref().and_then(|h| h.ahead.take(&path));
+        let by_helper = scanned.is_some();
+        let scanned = match scanned {
+            Some(scanned) => scanned,
+            None => {
+                let count = self.names_at_once();
+                let above = self.frames.last().and_then(|frame| frame.handle.as_deref());
+                let name = relative(&path).split().map(|(_, name)| name);
+                let opened = match (above, name) {
+                    (Some(above), Some(name)) => above.open_dir(name),
+                    _ => self.tree.open_dir(relative(&path)),
+                };
+                scan(self.filter, &path, &below, opened, count, self.stop)
+            }
         };
-        names.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        if self.open >= OPEN_DIRS
+        let Scanned { handle, found, names } = match scanned {
+            Ok(scanned) => scanned,
+            Err(Unlisted { action, source }) => {
+                return self.tolerate(action, &path, source, unsent.is_some());
+            }
+        };
+        if !by_helper {
+            // A helper has queued them already.
+            self.get_help(&found);
+        }
+        if handle.is_some()
+            && self.open >= OPEN_DIRS
             && let Some(outermost) = self.frames.iter_mut().find(|f| f.handle.is_some())
         {
             outermost.handle = None;
             self.open -= 1;
         }
-        self.open += 1;
+        self.open += usize::from(handle.is_some());
         self.frames.push(Frame {
             path,
-            names: names.into_iter(),
-            handle: Some(handle),
-            filter,
+            found: found.into_iter(),
+            names,
+            handle,
+            filter: below,
             unsent,
         });
         Ok(())
@@ -395,12 +405,4 @@ fn require_utf8(entry: &Entry) -> Result<(), WalkError> {
         }
     }
     Ok(())
-}
-
-fn fail(action: &'static str, path: &[u8], source: io::Error) -> WalkError {
-    WalkError::Io {
-        action,
-        path: show(path).into_owned(),
-        source,
-    }
 }
