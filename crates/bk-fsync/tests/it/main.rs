@@ -10,6 +10,7 @@ mod combined;
 mod faults;
 mod flow;
 mod golden;
+mod helped;
 #[cfg(unix)]
 mod host;
 mod peer;
