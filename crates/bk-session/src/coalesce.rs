@@ -30,6 +30,8 @@ struct State<IO> {
     buffer: Vec<u8>,
     /// How much of the buffer has been written.
     written: usize,
+    /// Whether the stream may hold back something that was written to it.
+    unflushed: bool,
 }
 
 /// Runs what `connect` makes of a stream that collects writes to `io`.
@@ -38,6 +40,7 @@ pub(crate) fn coalescing<IO, F>(io: IO, connect: impl FnOnce(Collected<IO>) -> F
         io,
         buffer: Vec::new(),
         written: 0,
+        unflushed: false,
     }));
     Coalescing {
         connection: connect(Collected(state.clone())),
@@ -51,6 +54,16 @@ fn lock<IO>(state: &Mutex<State<IO>>) -> MutexGuard<'_, State<IO>> {
 }
 
 impl<IO: AsyncWrite + Unpin> State<IO> {
+    /// Writes everything that has collected, and leaves nothing of it in the stream: one that encrypts has a buffer too.
+    fn drain_and_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.drain(cx))?;
+        if self.unflushed {
+            ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Writes everything that has collected.
     fn drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while let Some(rest) = self.buffer.get(self.written..)
@@ -58,7 +71,10 @@ impl<IO: AsyncWrite + Unpin> State<IO> {
         {
             match ready!(Pin::new(&mut self.io).poll_write(cx, rest))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                count => self.written += count,
+                count => {
+                    self.written += count;
+                    self.unflushed = true;
+                }
             }
         }
         self.buffer.clear();
@@ -79,7 +95,7 @@ where
         if let Poll::Ready(result) = Pin::new(&mut self.connection).poll(cx) {
             return Poll::Ready(result.map_err(Into::into));
         }
-        match lock(&self.state).drain(cx) {
+        match lock(&self.state).drain_and_flush(cx) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
             _ => Poll::Pending,
         }
@@ -128,8 +144,7 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Collected<IO> {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut state = lock(&self.0);
-        ready!(state.drain(cx))?;
-        ready!(Pin::new(&mut state.io).poll_flush(cx))?;
+        ready!(state.drain_and_flush(cx))?;
         Pin::new(&mut state.io).poll_shutdown(cx)
     }
 }
@@ -183,6 +198,22 @@ mod tests {
         theirs.read_to_end(&mut got).await.expect("arrives");
         assert!(got == expected);
         running.await.expect("no panic").expect("writes");
+    }
+
+    #[tokio::test]
+    async fn nothing_stays_in_a_stream_that_holds_back() {
+        let (ours, mut theirs) = duplex(1 << 20);
+        let ours = tokio::io::BufWriter::new(ours);
+        let running = tokio::spawn(coalescing(ours, |mut io| {
+            Box::pin(async move {
+                io.write_all(b"ping").await?;
+                std::future::pending::<io::Result<()>>().await
+            })
+        }));
+        let mut got = [0; 4];
+        theirs.read_exact(&mut got).await.expect("arrives");
+        assert_eq!(&got, b"ping");
+        running.abort();
     }
 
     #[tokio::test]
