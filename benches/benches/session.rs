@@ -1,20 +1,18 @@
 //! A transfer as a daemon gets it: gRPC over HTTP/2 on a Unix socket, served by a session of this workspace.
 //!
-//! The limit of `large` is the same bytes written to a bare Unix socket and read from it.
+//! The limit is the bare reading of the same files, written to a Unix socket; for `unchanged`, their bare listing.
 
-use std::io::{Read, Write};
-use std::os::unix::net::UnixStream as BareStream;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bk_benches::{Generated, Received, Wanted, receive, sizes};
+use bk_benches::{Received, Wanted, receive, sizes, transfers};
 use bk_build::NoCredentials;
-use bk_fsync::limits::DATA_CHUNK;
+use bk_fsync::tree::Tree;
 use bk_proto::filesync::file_sync_client::FileSyncClient;
 use bk_proto::{headers, metadata};
 use bk_session::{Session, SessionConfig, Sources};
-use criterion::{Criterion, Throughput};
+use criterion::Criterion;
 use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -46,9 +44,9 @@ impl tower_service::Service<http::Request<Body>> for Daemon {
 }
 
 /// Attaches a session that serves `tree`, and fetches it once.
-async fn fetch(tree: Generated, wanted: Wanted) -> Received {
+async fn fetch(tree: Arc<dyn Tree>, wanted: Wanted) -> Received {
     let (ours, theirs) = UnixStream::pair().expect("a socket");
-    let sources = Sources::none().with("context", Arc::new(tree), None);
+    let sources = Sources::none().with("context", tree, None);
     let session = Session::new(SessionConfig::new(sources, Arc::new(NoCredentials))).serve(ours);
     let (sender, connection) = http2::Builder::new(TokioExecutor::new())
         .initial_stream_window_size(DAEMON_WINDOW)
@@ -72,60 +70,14 @@ async fn fetch(tree: Generated, wanted: Wanted) -> Received {
     got
 }
 
-fn session(c: &mut Criterion) {
-    let sizes = sizes();
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .expect("a runtime");
-    let tree = Generated::new(sizes.files as u64, 4_096);
-    let mut small = c.benchmark_group("session/small");
-    small
-        .sample_size(10)
-        .throughput(Throughput::Elements(sizes.files as u64));
-    for (name, wanted, files) in [
-        ("generated", Wanted::Everything, tree.files()),
-        ("generated unchanged", Wanted::Nothing, 0),
-    ] {
-        small.bench_function(name, |b| {
-            b.iter(|| assert_eq!(runtime.block_on(fetch(tree, wanted)).files, files));
-        });
-    }
-    small.finish();
-
-    let mut large = c.benchmark_group("session/large");
-    large.sample_size(10).throughput(Throughput::Bytes(sizes.large));
-    large.bench_function("generated", |b| {
-        let tree = Generated::new(1, sizes.large);
-        b.iter(|| {
-            assert_eq!(
-                runtime.block_on(fetch(tree, Wanted::Everything)).bytes,
-                sizes.large
-            )
-        });
+    transfers(&mut criterion, "session", sizes(), |tree, wanted| {
+        runtime.block_on(fetch(tree, wanted))
     });
-    large.bench_function("limit", |b| {
-        b.iter(|| {
-            let (mut ours, mut theirs) = BareStream::pair().expect("a socket");
-            let writer = std::thread::spawn(move || {
-                let piece = vec![0; DATA_CHUNK];
-                for _ in 0..sizes.large / DATA_CHUNK as u64 {
-                    ours.write_all(&piece).expect("writes");
-                }
-            });
-            let (mut piece, mut bytes) = (vec![0; DATA_CHUNK], 0);
-            while let Ok(count @ 1..) = theirs.read(&mut piece) {
-                bytes += count as u64;
-            }
-            assert_eq!(bytes, sizes.large);
-            writer.join().expect("ends");
-        });
-    });
-    large.finish();
-}
-
-fn main() {
-    let mut criterion = Criterion::default().configure_from_args();
-    session(&mut criterion);
     criterion.final_summary();
 }

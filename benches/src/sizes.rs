@@ -8,9 +8,13 @@ pub struct Sizes {
     pub paths: usize,
     /// Files in trees of small files.
     pub files: usize,
+    /// Files in the tree that is only walked, and larger.
+    pub many_files: usize,
     /// Bytes of the large file.
     pub large: u64,
-    /// Patterns of an ignore file.
+    /// Bytes of the file that is one hole.
+    pub sparse: u64,
+    /// Patterns of a very long ignore file.
     pub patterns: usize,
     /// Status messages of a build.
     pub messages: usize,
@@ -23,15 +27,19 @@ pub fn sizes() -> Sizes {
         Sizes {
             paths: 500,
             files: 200,
+            many_files: 400,
             large: 4 << 20,
+            sparse: 8 << 20,
             patterns: 50,
             messages: 100,
         }
     } else {
         Sizes {
             paths: 50_000,
-            files: 10_000,
-            large: 256 << 20,
+            files: 50_000,
+            many_files: 500_000,
+            large: 2 << 30,
+            sparse: 4 << 30,
             patterns: 2_000,
             messages: 5_000,
         }

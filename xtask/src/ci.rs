@@ -8,7 +8,7 @@ use std::time::Instant;
 type Step = fn() -> Result<()>;
 
 /// A step's name and what it does, in the order in which all of them run: cheap ones first.
-const STEPS: [(&str, Step); 9] = [
+const STEPS: [(&str, Step); 10] = [
     ("fmt", || check(cargo().args(["fmt", "--all", "--check"]))),
     ("tidy", || tidy::main(&[])),
     ("codegen", || codegen(&["--check".to_owned()])),
@@ -31,6 +31,7 @@ const STEPS: [(&str, Step); 9] = [
     }),
     ("features", features),
     ("vectors", || vectors(&[])),
+    ("benches", benches),
     ("test", || test::main(&[])),
     ("fuzz", fuzz),
 ];
@@ -109,6 +110,23 @@ fn features() -> Result<()> {
         check(clippy.args(["--", "--deny", "warnings"]))?;
     }
     Ok(())
+}
+
+/// Runs every benchmark once, small, so that none rots. Nothing is measured: what was compiled for the tests will do.
+fn benches() -> Result<()> {
+    check(
+        cargo()
+            .args([
+                "bench",
+                "--package",
+                "bk-benches",
+                "--profile",
+                "dev",
+                "--",
+                "--test",
+            ])
+            .env("BK_BENCH_SMALL", "1"),
+    )
 }
 
 fn run_package(package: &str) -> Command {
