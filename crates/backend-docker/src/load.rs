@@ -99,6 +99,8 @@ pub(crate) fn split(name: &str) -> (&str, Option<&str>) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use bk_build::Refusal;
     use futures_util::stream;
 
@@ -191,12 +193,20 @@ mod tests {
 
     #[tokio::test]
     async fn half_an_archive_is_never_a_whole_one() {
-        let engine = Engine::start(|line| match line {
+        let engine = Arc::new(Engine::start(|line| match line {
             l if l.starts_with("GET") => Reply::http("404 Not Found", "", "{}"),
             _ => Reply::AfterBody(Box::new(Reply::http("200 OK", "", ""))),
-        });
+        }));
         let loader = EngineLoader::new(engine.address().parse().expect("endpoint"));
-        let broken = stream::iter([piece(b"one "), Err(std::io::Error::other("cut"))]);
+        let asked = Arc::clone(&engine);
+        // Cut only when the request is under way: before that nothing of it would be sent at all.
+        let cut = stream::once(async move {
+            while asked.arrived("POST /images/load") == 0 {
+                tokio::task::yield_now().await;
+            }
+            Err(std::io::Error::other("cut"))
+        });
+        let broken = stream::iter([piece(b"one ")]).chain(cut);
         assert!(loader.load(&info(), ResultStream::new(broken)).await.is_err());
         let seen = loop {
             tokio::task::yield_now().await;

@@ -312,13 +312,16 @@ impl Output {
         if !kind.is_image() && self.is_push() {
             return bad(format!("type {kind} cannot be pushed"), "push for the type image");
         }
-        let fits = match (&self.sink, kind) {
-            (Sink::Daemon, OutputKind::Image | OutputKind::CacheOnly) => true,
-            (Sink::Dir { .. }, OutputKind::Local) => true,
-            (Sink::File(_) | Sink::Writer(_), OutputKind::Docker | OutputKind::Oci | OutputKind::Tar) => true,
-            (Sink::Engine(_), OutputKind::Docker) => true,
-            _ => false,
-        };
+        let fits = matches!(
+            (&self.sink, kind),
+            (Sink::Daemon, OutputKind::Image | OutputKind::CacheOnly)
+                | (Sink::Dir { .. }, OutputKind::Local)
+                | (
+                    Sink::File(_) | Sink::Writer(_),
+                    OutputKind::Docker | OutputKind::Oci | OutputKind::Tar
+                )
+                | (Sink::Engine(_), OutputKind::Docker)
+        );
         if !fits {
             let text = format!("type {kind} cannot go to {}", self.sink.name());
             return bad(
