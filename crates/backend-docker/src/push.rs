@@ -13,7 +13,9 @@ use http::Method;
 use serde_json::{Value, json};
 use url::form_urlencoded;
 
-use crate::{backend::DockerBackend, engine, http1::empty, limits::CLOSE_GRACE, load::split};
+use crate::{
+    backend::DockerBackend, engine, http1::empty, limits::CLOSE_GRACE, load::split, route::DockerRoute,
+};
 
 /// Docker Hub: what a name without a host means, how the daemon spells it to credential providers, and what its own API
 /// calls it.
@@ -31,7 +33,14 @@ pub(crate) struct Pushes(BTreeSet<String>);
 pub(crate) async fn take(backend: &DockerBackend, request: &mut BuildRequest) -> Result<Pushes, BuildError> {
     let mut names = BTreeSet::new();
     let images = |o: &bk_build::Output| o.kind == OutputKind::Image && o.is_push();
-    if !request.outputs.iter().any(images) || keeps_manifests(backend).await? {
+    if !request.outputs.iter().any(images) {
+        return Ok(Pushes(names));
+    }
+    if keeps_manifests(backend).await? {
+        if backend.route() == DockerRoute::Tar {
+            let text = "the Docker route tar has no session, and the image store of this engine pushes with one only";
+            return Err(InputError::new("--push", text, "the routes build, grpc and h2c").into());
+        }
         return Ok(Pushes(names));
     }
     request.validate()?;

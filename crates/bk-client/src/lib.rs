@@ -35,7 +35,7 @@ mod tokens;
 pub use bk_build::*;
 pub use bk_fsync::{
     ReceiveOptions,
-    receive::{DevicePolicy, ReceiveMode, ReceivedOwner, Unchanged},
+    receive::{Change, DevicePolicy, ReceiveMode, ReceiveObserver, ReceiveWarning, ReceivedOwner, Unchanged},
     tree::{self, DirTree, MemoryTree, Tree},
 };
 pub use bk_session::{DockerConfig, Proxies, TokenClient};
