@@ -232,7 +232,8 @@ mod tests {
                 "type=local,dest=out,mode=copy,platform-split=false",
                 r#"local dir out Copy {"platform-split": "false"}"#,
             ),
-            ("TYPE=tar", "tar Writer(..) {}"),
+            // One field that does not begin with `type=` is a directory.
+            ("TYPE=tar", "local dir TYPE=tar Copy {}"),
             ("type=tar,dest=-", "tar Writer(..) {}"),
             ("type=tar,dest=f.tar", r#"tar File("f.tar") {}"#),
             ("type=oci,dest=f", r#"oci File("f") {}"#),

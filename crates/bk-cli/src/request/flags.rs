@@ -129,7 +129,11 @@ const FLAGS: &[(&str, &[&str], Does)] = &[
         ]),
     ),
     ("load", &[], ShownBy("load_and_push_add_to_what_is_there")),
-    ("push", &["--push"], Sends(&["exporter moby push=true"])),
+    (
+        "push",
+        &["--push", "-t", "h/i:1"],
+        Sends(&["exporter moby name=h/i:1", "exporter moby push=true"]),
+    ),
     ("iidfile", &[], ShownBy("cli::fake and cli::live")),
     ("metadata-file", &[], ShownBy("cli::fake and cli::live")),
     ("transfer-report", &[], ShownBy("a_transfer_is_told_in_full")),

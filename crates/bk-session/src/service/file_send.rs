@@ -433,6 +433,7 @@ impl Call {
         }
         match result {
             Ok(report) => {
+                in_place(Arc::clone(dest)).await.map_err(|e| self.failed(e))?;
                 slot.arrived(|all| add(all, &report));
                 Ok(())
             }
@@ -450,6 +451,22 @@ impl Call {
         let warning = Warning::new(WarningKind::Client, text);
         self.server.events.emit(BuildEvent::Warning(warning)).await;
     }
+}
+
+/// Nothing leaves the directory that was opened, but what was asked for is a result at its path.
+async fn in_place(dest: Arc<Destination>) -> Result<(), BuildError> {
+    tokio::task::spawn_blocking(move || {
+        let failed = |text: &str| LocalFailure::new(dest.path(), text);
+        match dest.is_in_place() {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(failed("was moved or replaced while the result was written to it").into()),
+            Err(e) => Err(failed("cannot look at the directory with the result")
+                .caused_by(e)
+                .into()),
+        }
+    })
+    .await
+    .unwrap_or_else(|e| Err(BuildError::Misuse(format!("the runtime was shut down: {e}"))))
 }
 
 fn add(all: &mut bk_build::ExportReport, report: &ReceiveReport) {
