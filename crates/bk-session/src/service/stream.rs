@@ -10,10 +10,12 @@ use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 
+type End = Pin<Box<dyn Future<Output = Result<(), Status>> + Send>>;
+
 /// Messages of a task, then how it ended.
 pub(crate) struct TaskStream<T> {
     messages: mpsc::Receiver<T>,
-    end: Option<Pin<Box<dyn Future<Output = Result<(), Status>> + Send>>>,
+    end: Option<End>,
 }
 
 impl<T> TaskStream<T> {
