@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bk_build::{
     BuildError, BuildOutcome, BuildRequest, BuilderInfo, CredentialProvider, EventSink, ImageBuilder,
+    ImageLoader,
 };
 use bk_solve::{BoxedIo, DaemonFacts, Dialer, ImageExporter, SolveOptions};
 
@@ -49,9 +50,16 @@ impl BuildkitdBackend {
         };
         Ok(Self {
             dialer,
-            options: SolveOptions::new(exporter, credentials),
+            options: SolveOptions::new(exporter, credentials).pushes(facts.keeps_manifests),
             facts,
         })
+    }
+
+    /// Sets the Docker Engine that images are loaded into when a request names none; the default is none.
+    #[must_use]
+    pub fn loader(mut self, loader: Arc<dyn ImageLoader>) -> Self {
+        self.options = self.options.loader(loader);
+        self
     }
 
     /// What the daemon said about itself when it was connected to.

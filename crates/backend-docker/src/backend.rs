@@ -6,7 +6,8 @@ use async_trait::async_trait;
 use bk_build::{
     BuildError, BuildOutcome, BuildRequest, BuilderInfo, CredentialProvider, EventSink, ImageBuilder,
 };
-use bk_solve::{ImageExporter, SolveOptions};
+use bk_proto::Id;
+use bk_solve::{ImageExporter, SolveOptions, with_start_and_end};
 use bollard::Docker;
 
 use crate::{
@@ -14,6 +15,7 @@ use crate::{
     daemon::{self, Daemon},
     dialer::{Grpc, H2c},
     endpoint::Endpoint,
+    push,
     route::{self, DockerRoute},
 };
 
@@ -95,6 +97,34 @@ impl DockerBackend {
         self.route
     }
 
+    /// Builds, and pushes by the engine's API what the builder inside it cannot push.
+    async fn build_and_push(
+        &self,
+        mut request: BuildRequest,
+        build_ref: &str,
+        events: &EventSink,
+    ) -> Result<BuildOutcome, BuildError> {
+        let pushes = push::take(self, &mut request).await?;
+        let credentials = request.credentials.clone();
+        let options = SolveOptions::new(ImageExporter::Moby, self.credentials.clone());
+        let (endpoint, info) = (self.endpoint.clone(), self.info());
+        let mut outcome = match self.route {
+            DockerRoute::H2c => {
+                let dialer = H2c { endpoint, info };
+                Box::pin(bk_solve::run(&dialer, &options, request, build_ref, events)).await?
+            }
+            DockerRoute::Build => build::by_session(self, request, build_ref, events).await?,
+            DockerRoute::Tar => build::by_upload(self, request, build_ref, events).await?,
+            DockerRoute::Auto | DockerRoute::Grpc => {
+                let dialer = Grpc { endpoint, info };
+                Box::pin(bk_solve::run(&dialer, &options, request, build_ref, events)).await?
+            }
+        };
+        let credentials = credentials.unwrap_or_else(|| self.credentials.clone());
+        pushes.run(self, &*credentials, events, &mut outcome).await?;
+        Ok(outcome)
+    }
+
     /// Where the engine listens.
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
@@ -113,30 +143,9 @@ fn info(endpoint: &Endpoint, daemon: &Daemon) -> BuilderInfo {
 #[async_trait]
 impl ImageBuilder for DockerBackend {
     async fn build(&self, request: BuildRequest, events: EventSink) -> Result<BuildOutcome, BuildError> {
-        let options = SolveOptions::new(ImageExporter::Moby, self.credentials.clone());
-        let (endpoint, info) = (self.endpoint.clone(), self.info());
-        match self.route {
-            DockerRoute::H2c => {
-                Box::pin(bk_solve::build(
-                    &H2c { endpoint, info },
-                    &options,
-                    request,
-                    events,
-                ))
-                .await
-            }
-            DockerRoute::Build => build::by_session(self, request, events).await,
-            DockerRoute::Tar => build::by_upload(self, request, events).await,
-            DockerRoute::Auto | DockerRoute::Grpc => {
-                Box::pin(bk_solve::build(
-                    &Grpc { endpoint, info },
-                    &options,
-                    request,
-                    events,
-                ))
-                .await
-            }
-        }
+        let build_ref = Id::random().to_string();
+        let build = Box::pin(self.build_and_push(request, &build_ref, &events));
+        with_start_and_end(self.info(), &build_ref, &events, build).await
     }
 
     fn info(&self) -> BuilderInfo {

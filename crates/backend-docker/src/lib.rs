@@ -24,8 +24,11 @@ mod build;
 mod daemon;
 mod dialer;
 mod endpoint;
+mod engine;
 mod http1;
 pub mod limits;
+mod load;
+mod push;
 mod route;
 #[cfg(test)]
 mod testing;
@@ -33,4 +36,5 @@ mod testing;
 pub use backend::DockerBackend;
 pub use bollard;
 pub use endpoint::Endpoint;
+pub use load::EngineLoader;
 pub use route::{DockerRoute, UnknownRoute};

@@ -29,3 +29,10 @@ pub const UPLOAD_EVENTS: usize = 64;
 
 /// Bytes of a context between two progress readings of its upload.
 pub const UPLOAD_READING: u64 = 1024 * 1024;
+
+/// Largest line of an answer about an image, in bytes, and largest answer of one piece. Real ones are a few hundred bytes,
+/// an engine's description of itself a few tens of KiB.
+pub const MAX_LINE: usize = 4 * 1024 * 1024;
+
+/// How long the end of a call waits for its connection's task.
+pub const CLOSE_GRACE: Duration = bk_solve::limits::CLOSE_GRACE;

@@ -15,6 +15,7 @@ mod frontend;
 pub mod limits;
 mod named;
 mod outcome;
+mod output;
 mod request;
 mod secret;
 mod secret_text;
@@ -48,8 +49,11 @@ pub use event::{
 };
 pub use frontend::{Entitlement, Frontend};
 pub use named::{NamedContext, OciReference, context_name, is_remote};
-pub use outcome::{BuildOutcome, TransferReport};
-pub use request::{BuildRequest, Context, Dockerfile, Output};
+pub use outcome::{BuildOutcome, Descriptor, ExportReport, TransferReport};
+pub use output::{
+    Compression, ImageLoader, Loaded, Output, OutputKind, ResultInfo, ResultStream, Sink, WriterFactory,
+};
+pub use request::{BuildRequest, Context, Dockerfile};
 pub use secret::{SecretBytes, SecretError, SecretProvider, SecretSource};
 pub use secret_text::SecretText;
 pub use sink::{EventReceiver, EventSink};

@@ -1,6 +1,6 @@
 //! What a successful build yields.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use crate::TransferDetails;
 
@@ -19,11 +19,92 @@ pub struct BuildOutcome {
     pub config_digest: Option<String>,
     /// Everything the exporters answered, as the daemon sent it.
     pub exporter_response: BTreeMap<String, String>,
+    /// The image's names as the daemon gave them (`image.name`); empty when it names none.
+    pub names: Vec<String>,
+    /// What `digest` is the digest of, when the daemon says it (`containerimage.descriptor`).
+    pub descriptor: Option<Descriptor>,
+    /// What a cache export wrote, when the daemon says it (`cache.manifest`).
+    pub cache_manifest: Option<Descriptor>,
+    /// What arrived on this machine, one entry for each output with a place here, in the order of the request.
+    pub exports: Vec<ExportReport>,
     /// What went over the wire to the daemon, all transfers added up.
     pub transfer: TransferReport,
     /// Each transfer in detail, in the order in which they ended. A transfer that failed is not among them, nor the
     /// upload of a context that went as a tar; after a few dozen only [`transfer`](Self::transfer) goes on counting.
     pub transfers: Vec<TransferDetails>,
+}
+
+/// What a blob is: its type, digest and size. From the daemon, untrusted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Descriptor {
+    /// Its media type, for instance `application/vnd.oci.image.index.v1+json`.
+    pub media_type: String,
+    /// Its digest, for instance `sha256:…`.
+    pub digest: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// Its platform, `os/arch[/variant]`, when it is that of one.
+    pub platform: Option<String>,
+}
+
+impl Descriptor {
+    /// A blob of that type, digest and size.
+    pub fn new(media_type: impl Into<String>, digest: impl Into<String>, size: u64) -> Self {
+        Self {
+            media_type: media_type.into(),
+            digest: digest.into(),
+            size,
+            ..Self::default()
+        }
+    }
+
+    /// Whether it is an index, which names the manifests of several platforms or of attestations.
+    pub fn is_index(&self) -> bool {
+        matches!(
+            self.media_type.as_str(),
+            "application/vnd.oci.image.index.v1+json"
+                | "application/vnd.docker.distribution.manifest.list.v2+json"
+        )
+    }
+}
+
+/// What arrived on this machine for one output.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ExportReport {
+    /// Which of the request's outputs, counted from 0.
+    pub output: usize,
+    /// The directory or file; none for a writer or an engine.
+    pub path: Option<PathBuf>,
+    /// Bytes of content that arrived.
+    pub bytes: u64,
+    /// Directory: entries that the result has.
+    pub entries: u64,
+    /// Directory: paths at which there was nothing.
+    pub created: u64,
+    /// Directory: paths at which there was something else, or another content.
+    pub replaced: u64,
+    /// Directory: paths at which it was already there.
+    pub unchanged: u64,
+    /// Directory: paths that the result does not have and that are gone.
+    pub deleted: u64,
+    /// Directory: devices left out.
+    pub skipped: u64,
+    /// Engine: it had the image already, and nothing was sent.
+    pub already_there: bool,
+}
+
+impl ExportReport {
+    /// Nothing has arrived for that output.
+    pub fn new(output: usize) -> Self {
+        Self {
+            output,
+            ..Self::default()
+        }
+    }
 }
 
 /// Counts of what a transfer offered and what the daemon took, in entries and bytes.

@@ -12,7 +12,8 @@ use bytes::Bytes;
 
 use crate::{
     Annotation, Attestation, Cache, CredentialProvider, Entitlement, Frontend, InputError, NamedContext,
-    SecretProvider, SecretSource, SourcePolicy, SshForward, StepOptions, cache, named,
+    Output, OutputKind, SecretProvider, SecretSource, Sink, SourcePolicy, SshForward, StepOptions, cache,
+    named,
 };
 
 /// One build: a context, a Dockerfile and what to do with them. Only the context is mandatory.
@@ -39,8 +40,8 @@ pub struct BuildRequest {
     pub pull: bool,
     /// Labels for the image. Default: none.
     pub labels: BTreeMap<String, String>,
-    /// What comes out. Default: an image in the daemon's own store.
-    pub output: Output,
+    /// What comes out. Default: none, which means an image in the daemon's own store.
+    pub outputs: Vec<Output>,
     /// Who answers for registry credentials. Default: the builder's own answer (see the backend), else anonymous.
     pub credentials: Option<Arc<dyn CredentialProvider>>,
     /// Secrets by id, given to steps that mount them and to git and http sources that ask for the well-known ids
@@ -94,7 +95,7 @@ impl BuildRequest {
             no_cache: false,
             pull: false,
             labels: BTreeMap::new(),
-            output: Output::Image,
+            outputs: Vec::new(),
             credentials: None,
             secrets: BTreeMap::new(),
             secret_provider: None,
@@ -171,11 +172,23 @@ impl BuildRequest {
         self
     }
 
-    /// Sets what comes out; the default is an image in the daemon's own store.
+    /// Adds something that comes out; with none it is an image in the daemon's own store. Several at once need a daemon
+    /// that can (BuildKit 0.13), else the build is refused before anything is sent.
     #[must_use]
     pub fn output(mut self, output: Output) -> Self {
-        self.output = output;
+        self.outputs.push(output);
         self
+    }
+
+    /// What the daemon shall make, each with its place in [`outputs`](Self::outputs): those, without
+    /// [`OutputKind::CacheOnly`], or an image when there are none at all.
+    pub fn effective_outputs(&self) -> Vec<(usize, Output)> {
+        if self.outputs.is_empty() {
+            return vec![(0, Output::image())];
+        }
+        let made = |(_, o): &(usize, &Output)| o.kind != OutputKind::CacheOnly;
+        let all = self.outputs.iter().enumerate().filter(made);
+        all.map(|(i, o)| (i, o.clone())).collect()
     }
 
     /// Sets who answers for registry credentials; the default is the builder's own answer.
@@ -262,6 +275,21 @@ impl BuildRequest {
         for platform in &self.platforms {
             check_platform(platform)?;
         }
+        for output in &self.outputs {
+            output.validate()?;
+            if output.is_push() && self.tags.is_empty() && !output.attrs.contains_key("name") {
+                let why = "an image that is pushed needs a name";
+                return Err(InputError::new("--push", why, "--tag, or `name` of the output"));
+            }
+        }
+        let loads = self.outputs.iter().filter(|o| matches!(o.sink, Sink::Engine(_)));
+        if loads.count() > 1 {
+            return Err(InputError::new(
+                "--output",
+                "an image can be loaded once only",
+                "",
+            ));
+        }
         for (flag, map) in [("--build-arg", &self.build_args), ("--label", &self.labels)] {
             if map.keys().any(String::is_empty) {
                 return Err(InputError::new(flag, "a key must not be empty", "KEY=VALUE"));
@@ -303,7 +331,7 @@ impl fmt::Debug for BuildRequest {
             .field("platforms", &self.platforms)
             .field("no_cache", &self.no_cache)
             .field("pull", &self.pull)
-            .field("output", &self.output)
+            .field("outputs", &self.outputs)
             .field("secrets", &self.secrets)
             .field("ssh", &self.ssh)
             .field("files", &self.files)
@@ -387,17 +415,6 @@ pub enum Dockerfile {
     InContext(String),
     /// The text itself. The context's `.dockerignore` holds.
     Inline(Bytes),
-}
-
-/// What comes out of a build.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Output {
-    /// An image in the daemon's own store.
-    #[default]
-    Image,
-    /// Nothing: the build fills the cache only.
-    CacheOnly,
 }
 
 /// The longest tag that an image reference may have (the reference grammar of the distribution specification).

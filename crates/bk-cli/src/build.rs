@@ -20,7 +20,7 @@ use crate::{
     connect::connect,
     exit, files,
     interrupt::Interrupt,
-    limits, report,
+    limits, outputs, report,
     request::{self, Process},
 };
 
@@ -45,10 +45,11 @@ pub(crate) fn main(global: &Global, args: &BuildArgs) -> u8 {
             );
         }
     };
+    let print_id = args.progress.quiet && !outputs::use_stdout(&request.outputs);
     let result = runtime.block_on(Box::pin(connect_and_build(global, request, proxies, mode)));
     let code = match result.and_then(|outcome| keep(args, outcome)) {
         Ok(outcome) => match outcome.image_id {
-            Some(id) if args.progress.quiet => report::to_stdout(&format!("{id}\n")),
+            Some(id) if print_id => report::to_stdout(&format!("{id}\n")),
             _ => exit::SUCCESS,
         },
         // The plain display ends with the last output of a failed step; the others have not shown it as text.

@@ -12,6 +12,7 @@ mod exit;
 mod files;
 mod interrupt;
 mod limits;
+mod outputs;
 mod policies;
 mod report;
 mod request;

@@ -8,7 +8,7 @@ mod options;
 use std::{
     ffi::OsString,
     fs,
-    io::{self, Read},
+    io::{self, IsTerminal as _, Read},
     path::Path,
 };
 
@@ -19,7 +19,7 @@ use crate::{
     access,
     args::{BuildArgs, Progress, ProgressArgs},
     limits::STDIN_DOCKERFILE_BYTES,
-    policies,
+    outputs, policies,
 };
 
 /// Where arguments without a value, and defaults, come from.
@@ -31,6 +31,11 @@ pub(crate) trait Surroundings {
     /// Tells the user of something that is no error.
     fn warn(&self, line: &str) {
         crate::report::to_stderr(&format!("warning: {line}\n"));
+    }
+
+    /// Whether standard output is a terminal.
+    fn stdout_is_terminal(&self) -> bool {
+        false
     }
 }
 
@@ -44,6 +49,10 @@ impl Surroundings for Process {
 
     fn stdin(&self) -> Box<dyn Read> {
         Box::new(io::stdin().lock())
+    }
+
+    fn stdout_is_terminal(&self) -> bool {
+        io::stdout().is_terminal()
     }
 }
 
@@ -77,6 +86,7 @@ pub(crate) fn request(args: &BuildArgs, around: &impl Surroundings) -> Result<Bu
         let (key, value) = text.split_once('=').unwrap_or((text, ""));
         request.labels.insert(key.to_owned(), value.to_owned());
     }
+    request.outputs = outputs::outputs(&args.results, around.stdout_is_terminal())?;
     request.target.clone_from(&args.source.target);
     request.platforms.clone_from(&args.source.platforms);
     options::source(&args.source, around, &mut request)?;

@@ -4,7 +4,8 @@
 use std::{path::Path, str::FromStr, sync::Arc};
 
 use bk_build::{
-    Attempt, BuildError, ConnectError, CredentialProvider, InputError, NoCredentials, TokenExchange,
+    Attempt, BuildError, ConnectError, CredentialProvider, ImageLoader, InputError, NoCredentials,
+    TokenExchange,
 };
 use bk_session::DockerConfig;
 
@@ -58,6 +59,7 @@ pub struct ConnectOptions {
     environment: Environment,
     credentials: Option<Arc<dyn CredentialProvider>>,
     tokens: Option<Arc<dyn TokenExchange>>,
+    loader: Option<Arc<dyn ImageLoader>>,
 }
 
 impl Default for ConnectOptions {
@@ -77,6 +79,7 @@ impl ConnectOptions {
             environment: Environment::from_process(),
             credentials: None,
             tokens: None,
+            loader: None,
         }
     }
 
@@ -123,6 +126,14 @@ impl ConnectOptions {
     #[must_use]
     pub fn tokens(mut self, exchange: Arc<dyn TokenExchange>) -> Self {
         self.tokens = Some(exchange);
+        self
+    }
+
+    /// Sets the Docker Engine that images of a standalone buildkitd are loaded into; the default is the one that
+    /// `DOCKER_HOST` names, else the one on Docker's default socket.
+    #[must_use]
+    pub fn loader(mut self, loader: Arc<dyn ImageLoader>) -> Self {
+        self.loader = Some(loader);
         self
     }
 }
@@ -241,11 +252,11 @@ async fn try_one(
 ) -> Result<Client, BuildError> {
     match candidate.backend {
         Backend::Docker => docker(candidate, options, credentials).await,
-        Backend::Buildkitd => buildkitd(candidate, credentials).await,
+        Backend::Buildkitd => buildkitd(candidate, options, credentials).await,
         Backend::Auto => {
             // Docker's API answers HTTP/1.1 and says who it is; a buildkitd breaks that off at once.
             if !cfg!(feature = "docker") {
-                return buildkitd(candidate, credentials).await;
+                return buildkitd(candidate, options, credentials).await;
             }
             let refused = match docker(candidate, options, credentials).await {
                 Err(e @ (BuildError::Connect(_) | BuildError::Timeout { .. }))
@@ -255,7 +266,7 @@ async fn try_one(
                 }
                 other => return other,
             };
-            match buildkitd(candidate, credentials).await {
+            match buildkitd(candidate, options, credentials).await {
                 Ok(client) => Ok(client),
                 Err(BuildError::Connect(second)) => {
                     let BuildError::Connect(mut first) = refused else {
@@ -313,17 +324,42 @@ async fn docker(
 #[cfg(feature = "buildkitd")]
 async fn buildkitd(
     candidate: &Candidate,
+    options: &ConnectOptions,
     credentials: &Arc<dyn CredentialProvider>,
 ) -> Result<Client, BuildError> {
     let endpoint = candidate.address.parse::<backend_buildkitd::Endpoint>()?;
-    Ok(Client::from_builder(
-        backend_buildkitd::BuildkitdBackend::connect(endpoint, credentials.clone()).await?,
-    ))
+    let backend = backend_buildkitd::BuildkitdBackend::connect(endpoint, credentials.clone()).await?;
+    Ok(Client::from_builder(match loader(options) {
+        Some(loader) => backend.loader(loader),
+        None => backend,
+    }))
+}
+
+/// The engine that images are loaded into. It is reached only when there is one to load.
+#[cfg(all(feature = "buildkitd", feature = "docker"))]
+fn loader(options: &ConnectOptions) -> Option<Arc<dyn ImageLoader>> {
+    if let Some(loader) = &options.loader {
+        return Some(loader.clone());
+    }
+    let address = options
+        .environment
+        .docker_host
+        .as_deref()
+        .unwrap_or(DOCKER_SOCKET);
+    // An address that makes no sense is told when Docker itself is wanted.
+    let endpoint = address.parse::<backend_docker::Endpoint>().ok()?;
+    Some(Arc::new(backend_docker::EngineLoader::new(endpoint)))
+}
+
+#[cfg(all(feature = "buildkitd", not(feature = "docker")))]
+fn loader(options: &ConnectOptions) -> Option<Arc<dyn ImageLoader>> {
+    options.loader.clone()
 }
 
 #[cfg(not(feature = "buildkitd"))]
 async fn buildkitd(
     candidate: &Candidate,
+    _options: &ConnectOptions,
     _credentials: &Arc<dyn CredentialProvider>,
 ) -> Result<Client, BuildError> {
     Err(left_out(candidate, "buildkitd"))

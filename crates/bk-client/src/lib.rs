@@ -33,13 +33,17 @@ mod proxies;
 mod tokens;
 
 pub use bk_build::*;
-pub use bk_fsync::tree::{self, DirTree, MemoryTree, Tree};
+pub use bk_fsync::{
+    ReceiveOptions,
+    receive::{Change, DevicePolicy, ReceiveMode, ReceiveObserver, ReceiveWarning, ReceivedOwner, Unchanged},
+    tree::{self, DirTree, MemoryTree, Tree},
+};
 pub use bk_session::{DockerConfig, Proxies, TokenClient};
 
 #[cfg(feature = "buildkitd")]
 pub use backend_buildkitd::{BuildkitdBackend, Endpoint as BuildkitdEndpoint};
 #[cfg(feature = "docker")]
-pub use backend_docker::{DockerBackend, DockerRoute, Endpoint as DockerEndpoint};
+pub use backend_docker::{DockerBackend, DockerRoute, Endpoint as DockerEndpoint, EngineLoader};
 
 pub use client::Client;
 pub use connect::{Backend, ConnectOptions, connect, connect_with};

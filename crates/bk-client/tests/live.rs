@@ -11,6 +11,8 @@ mod access;
 mod harness;
 #[path = "live/many.rs"]
 mod many;
+#[path = "live/results.rs"]
+mod results;
 #[path = "live/special.rs"]
 mod special;
 #[path = "live/suite.rs"]

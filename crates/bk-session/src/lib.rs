@@ -2,8 +2,9 @@
 //!
 //! Make a [`Session`], announce its [`headers`](Session::headers), attach it in one of two ways and
 //! [`serve`](Session::serve) it: through the call `Control/Session` (a [`Tunnel`]) or on the connection of Docker's
-//! `POST /session` upgrade. The session serves local files, registry credentials, its own health and the [`Extras`]
-//! that a request names; every other method answers `Unimplemented`, which daemons expect.
+//! `POST /session` upgrade. The session serves local files, takes [results](Exports), and answers for registry
+//! credentials, its own health and the [`Extras`] that a request names; every other method answers `Unimplemented`,
+//! which daemons expect.
 //!
 //! This crate never calls the daemon. Invariants: the health answer never waits for a file; everything a session
 //! spawns ends with its [`RunningSession`].
@@ -12,6 +13,7 @@ mod agent;
 mod coalesce;
 mod docker_config;
 pub mod exec;
+mod exports;
 mod extras;
 pub mod limits;
 mod named;
@@ -25,6 +27,7 @@ mod token;
 mod tunnel;
 
 pub use docker_config::DockerConfig;
+pub use exports::Exports;
 pub use extras::Extras;
 pub use session::{Failures, RunningSession, Session, SessionConfig, SessionHeaders, SessionReport};
 pub use shared_key::{host_name, shared_key};

@@ -143,3 +143,14 @@ pub const MAX_CERTIFICATES: usize = 100;
 
 /// Largest file of certificates, in bytes. The bundle of a whole system has about 250 KiB.
 pub const MAX_CERTIFICATE_FILE: u64 = 4 * 1024 * 1024;
+/// Pieces of a result that wait for the disk. A piece is one message, at most [`MAX_MESSAGE`] and usually up to 3 MiB.
+pub const EXPORT_PIECES: usize = 2;
+
+/// Bytes of a result that are written at once: daemons send pieces as small as 4 KiB.
+pub const FILE_BUFFER: usize = 256 * 1024;
+
+/// Warnings about received files that wait to become events.
+pub const EXPORT_WARNINGS: usize = 16;
+
+/// Largest sum of what a daemon says of one result before its bytes, names and values, in bytes. Real ones are a few KiB.
+pub const MAX_EXPORT_METADATA: usize = 1024 * 1024;

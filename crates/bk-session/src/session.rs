@@ -25,12 +25,13 @@ use tonic::metadata::MetadataMap;
 use crate::{
     coalesce::coalescing,
     exec::TaskOwner,
+    exports::Exports,
     extras::Extras,
     limits,
     service::{
         auth,
         dispatch::{Dispatch, Services},
-        file_sync, health, secrets, ssh,
+        file_send, file_sync, health, secrets, ssh,
     },
     sources::Sources,
 };
@@ -46,6 +47,8 @@ pub struct SessionConfig {
     pub events: EventSink,
     /// What else the request wants served. Default: nothing.
     pub extras: Extras,
+    /// The results that are taken. Default: none, and the method for them is not announced.
+    pub exports: Exports,
 }
 
 impl SessionConfig {
@@ -56,7 +59,15 @@ impl SessionConfig {
             credentials,
             events: EventSink::discard(),
             extras: Extras::default(),
+            exports: Exports::default(),
         }
+    }
+
+    /// Sets the results that are taken; the default is none.
+    #[must_use]
+    pub fn exports(mut self, exports: Exports) -> Self {
+        self.exports = exports;
+        self
     }
 
     /// Sets where transfer progress and warnings go; the default is nowhere.
@@ -106,6 +117,7 @@ pub struct Session {
     shared_key: String,
     dispatch: Dispatch,
     state: Arc<SessionState>,
+    owner: TaskOwner,
 }
 
 /// What a session has seen, shared by its services.
@@ -201,6 +213,7 @@ impl Session {
             .chars()
             .filter(|c| (' '..='~').contains(c))
             .collect();
+        let owner = TaskOwner::new();
         let mut services = Services::default();
         health::serve(&mut services);
         auth::serve(
@@ -208,6 +221,13 @@ impl Session {
             config.credentials,
             config.events.clone(),
             state.clone(),
+        );
+        file_send::serve(
+            &mut services,
+            config.exports,
+            config.events.clone(),
+            state.clone(),
+            owner.executor(),
         );
         file_sync::serve(&mut services, config.sources, config.events, state.clone());
         secrets::serve(&mut services, config.extras.secrets, state.clone());
@@ -217,6 +237,7 @@ impl Session {
             shared_key,
             dispatch: services.finish(),
             state,
+            owner,
         }
     }
 
@@ -244,7 +265,7 @@ impl Session {
     where
         IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let owner = TaskOwner::new();
+        let owner = self.owner;
         let mut server = http2::Builder::new(owner.executor());
         server
             .timer(TokioTimer::new())

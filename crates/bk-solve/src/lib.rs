@@ -10,6 +10,7 @@ mod dial;
 mod fold;
 pub mod limits;
 mod lower;
+mod outputs;
 mod requires;
 mod solve;
 
@@ -19,5 +20,6 @@ pub use details::ErrorDetails;
 pub use dial::{BoxedIo, ByteStream, Dialer};
 pub use fold::StatusFold;
 pub use lower::{ImageExporter, lower};
+pub use outputs::{Lowered, exporters, outcome};
 pub use requires::{BuildkitVersion, buildkit_of, check as check_version};
-pub use solve::{DaemonFacts, SolveOptions, build, open, probe, with_start_and_end};
+pub use solve::{DaemonFacts, SolveOptions, build, open, probe, run, with_start_and_end};

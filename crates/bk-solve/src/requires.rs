@@ -102,7 +102,7 @@ const fn need(
 }
 
 /// Every option that came after BuildKit 0.8.
-static NEEDS: [Need; 13] = [
+static NEEDS: [Need; 15] = [
     need("a cache of type gha", Part::Daemon, 9, "23.0", |r| {
         caches(r, "gha")
     }),
@@ -127,7 +127,13 @@ static NEEDS: [Need; 13] = [
         !r.attestations.is_empty()
     }),
     need("--annotation", Part::Daemon, 11, "24.0", |r| {
-        !r.annotations.is_empty()
+        !r.annotations.is_empty() || attribute(r, |key, _| key.starts_with("annotation"))
+    }),
+    need("compression=zstd", Part::Daemon, 10, "23.0", |r| {
+        attribute(r, |key, value| (key, value) == ("compression", "zstd"))
+    }),
+    need("rewrite-timestamp", Part::Daemon, 13, "26.0", |r| {
+        attribute(r, |key, _| key == "rewrite-timestamp")
     }),
     need("--source-policy-file", Part::Daemon, 11, "24.0", |r| {
         r.source_policy.is_some()
@@ -149,6 +155,26 @@ static NEEDS: [Need; 13] = [
 fn caches(request: &BuildRequest, kind: &str) -> bool {
     let all = request.cache_from.iter().chain(&request.cache_to);
     all.into_iter().any(|c| c.kind == kind)
+}
+
+fn attribute(request: &BuildRequest, test: impl Fn(&str, &str) -> bool) -> bool {
+    let mut all = request.outputs.iter().flat_map(|o| &o.attrs);
+    all.any(|(key, value)| test(key, value))
+}
+
+/// Refuses several outputs at once when the daemon is known to make one only: it would leave the others out silently.
+///
+/// # Errors
+/// [`BuildError::TooOld`] names the daemon and the version that has it.
+pub(crate) fn several(info: &BuilderInfo) -> Result<(), BuildError> {
+    const SINCE: BuildkitVersion = BuildkitVersion(0, 13);
+    match buildkit_of(info) {
+        Some(has) if has < SINCE => {
+            let needs = format!("{SINCE} (Docker Engine 26.0)");
+            Err(DaemonTooOld::new("several --output", info.to_string(), has.to_string(), needs).into())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Refuses what the daemon is known to be too old for.

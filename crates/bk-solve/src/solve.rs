@@ -11,13 +11,13 @@ use std::{
 
 use bk_build::{
     BuildError, BuildEvent, BuildOutcome, BuildRequest, BuilderInfo, ConnectError, CredentialProvider,
-    EventSink, HostAddress, InputError, Output, Refusal, SessionLost,
+    EventSink, HostAddress, ImageLoader, InputError, Output, Refusal, SessionLost, Sink,
 };
 use bk_proto::{
-    control::{ListWorkersRequest, SolveResponse, StatusRequest, control_client::ControlClient},
+    control::{ListWorkersRequest, StatusRequest, control_client::ControlClient},
     id::Id,
 };
-use bk_session::{Extras, RunningSession, Session, SessionConfig, Sources, TunnelSender};
+use bk_session::{Exports, Extras, RunningSession, Session, SessionConfig, Sources, TunnelSender};
 use tokio::{
     sync::watch,
     time::{Instant, timeout},
@@ -33,7 +33,7 @@ use crate::{
         CLOSE_GRACE, CONNECT_TIMEOUT, MAX_MESSAGE, SESSION_END_GRACE, STATUS_INACTIVITY, STATUS_NEVER_SEEN,
     },
     lower::{ImageExporter, lower},
-    requires,
+    outputs, requires,
 };
 
 /// What stays the same for all builds on one daemon.
@@ -44,6 +44,11 @@ pub struct SolveOptions {
     pub exporter: ImageExporter,
     /// Who answers for registry credentials when the request does not say.
     pub credentials: Arc<dyn CredentialProvider>,
+    /// The Docker Engine that images are loaded into when the request names none. Default: none, and such a request is
+    /// refused. Without a meaning for [`ImageExporter::Moby`], whose engine has the image anyway.
+    pub loader: Option<Arc<dyn ImageLoader>>,
+    /// Whether the daemon can push. Default: yes; an engine with graph drivers cannot and would not say so.
+    pub pushes: bool,
 }
 
 impl SolveOptions {
@@ -52,7 +57,23 @@ impl SolveOptions {
         Self {
             exporter,
             credentials,
+            loader: None,
+            pushes: true,
         }
+    }
+
+    /// Sets the Docker Engine that images are loaded into; the default is none.
+    #[must_use]
+    pub fn loader(mut self, loader: Arc<dyn ImageLoader>) -> Self {
+        self.loader = Some(loader);
+        self
+    }
+
+    /// Sets whether the daemon can push; the default is yes.
+    #[must_use]
+    pub fn pushes(mut self, yes: bool) -> Self {
+        self.pushes = yes;
+        self
     }
 }
 
@@ -106,7 +127,12 @@ pub async fn with_start_and_end(
     result
 }
 
-async fn run(
+/// Runs one build without its first and its last event, for those who do more before the last one. `build_ref` must be
+/// fresh.
+///
+/// # Errors
+/// As [`build`].
+pub async fn run(
     dialer: &dyn Dialer,
     options: &SolveOptions,
     mut request: BuildRequest,
@@ -123,7 +149,10 @@ async fn run(
         .clone()
         .unwrap_or_else(|| options.credentials.clone());
     let extras = Extras::of(&request).await?;
-    let config = SessionConfig::new(sources, credentials).events(events.clone());
+    let exports = Exports::new(sinks(&request, options, &dialer.info())?).await?;
+    let config = SessionConfig::new(sources, credentials)
+        .events(events.clone())
+        .exports(exports.clone());
     let session = Session::new(config.extras(extras));
     let address = dialer.info().address;
 
@@ -160,6 +189,9 @@ async fn run(
             Ok(_) => None,
             Err(_) => timeout(SESSION_END_GRACE, session.ended()).await.ok(),
         };
+        if result.is_ok() {
+            exports.settle(CLOSE_GRACE).await;
+        }
         // The daemon needs the session no longer, whatever the result.
         let report = session.close(CLOSE_GRACE).await;
         solved.send_replace(true);
@@ -171,11 +203,9 @@ async fn run(
     );
     match result {
         Ok(response) => {
-            let mut outcome = outcome(
-                response.into_inner(),
-                options.exporter,
-                request.output == Output::Image,
-            );
+            let answer = response.into_inner().exporter_response.into_iter().collect();
+            let mut outcome = outputs::outcome(answer, &request, options.exporter);
+            outcome.exports = exports.commit().await?;
             outcome.build_ref = build_ref.to_owned();
             outcome.transfer = report.total;
             outcome.transfers = report.transfers;
@@ -195,6 +225,32 @@ async fn run(
             })
         }
     }
+}
+
+/// Where the results of a request go, by exporter.
+fn sinks(
+    request: &BuildRequest,
+    options: &SolveOptions,
+    info: &BuilderInfo,
+) -> Result<Vec<(usize, Sink)>, BuildError> {
+    let lowered = outputs::exporters(request, options.exporter);
+    if lowered.len() > 1 {
+        requires::several(info)?;
+    }
+    if !options.pushes && request.outputs.iter().any(Output::is_push) {
+        let why = "the image store of this Docker Engine does not push by itself, and its API is not reached this way";
+        return Err(InputError::new(
+            "--push",
+            why,
+            "the engine's own address, or its containerd image store",
+        )
+        .into());
+    }
+    let sink = |sink| match sink {
+        Sink::Engine(None) => Sink::Engine(options.loader.clone()),
+        sink => sink,
+    };
+    Ok(lowered.into_iter().map(|l| (l.output, sink(l.sink))).collect())
 }
 
 /// Opens the control connection, with a deadline.
@@ -246,12 +302,18 @@ pub struct DaemonFacts {
     pub buildkit_version: Option<String>,
     /// Whether this BuildKit lives inside Docker Engine.
     pub is_docker: bool,
+    /// Whether its images are in a store that keeps manifests, as a standalone one's are. Docker Engine with graph drivers
+    /// keeps none: it cannot push by itself or make archives of images.
+    pub keeps_manifests: bool,
     /// The platforms of its first worker, as `os/arch[/variant]`.
     pub platforms: Vec<String>,
 }
 
 /// The label that Docker Engine gives to its worker.
 const MOBY_LABEL: &str = "org.mobyproject.buildkit.worker.moby.host-gateway-ip";
+
+/// A label that workers on containerd have.
+const SNAPSHOTTER_LABEL: &str = "org.mobyproject.buildkit.worker.snapshotter";
 
 /// Asks the daemon who it is: the first call on a new endpoint, which also proves that BuildKit answers there.
 ///
@@ -272,6 +334,7 @@ pub async fn probe(dialer: &dyn Dialer) -> Result<DaemonFacts, BuildError> {
     let mut facts = DaemonFacts::default();
     if let Some(worker) = workers.record.into_iter().next() {
         facts.is_docker = worker.labels.contains_key(MOBY_LABEL);
+        facts.keeps_manifests = !facts.is_docker || worker.labels.contains_key(SNAPSHOTTER_LABEL);
         facts.buildkit_version = worker
             .buildkit_version
             .map(|v| v.version)
@@ -397,28 +460,4 @@ async fn unless_silent<T>(
         value = work => Some(value),
         () = silent => None,
     }
-}
-
-/// Keys of the exporter's answer.
-const DIGEST: &str = "containerimage.digest";
-const CONFIG_DIGEST: &str = "containerimage.config.digest";
-
-fn outcome(response: SolveResponse, exporter: ImageExporter, wants_image: bool) -> BuildOutcome {
-    let mut outcome = BuildOutcome::default();
-    outcome.exporter_response = response.exporter_response.into_iter().collect();
-    let digest = outcome.exporter_response.get(DIGEST).cloned();
-    let config = outcome.exporter_response.get(CONFIG_DIGEST).cloned();
-    if wants_image {
-        outcome.image_id = match exporter {
-            // Docker Engine: the image id on graph drivers, the manifest digest (which is the id there) on containerd.
-            ImageExporter::Moby => digest.clone().or_else(|| config.clone()),
-            ImageExporter::Image => config.clone().or_else(|| digest.clone()),
-        };
-    }
-    // On graph drivers Docker's `containerimage.digest` is the image id, not a manifest's digest: it then stands alone
-    // or repeats the config digest.
-    outcome.digest =
-        digest.filter(|d| exporter == ImageExporter::Image || config.as_ref().is_some_and(|c| c != d));
-    outcome.config_digest = config;
-    outcome
 }

@@ -12,9 +12,8 @@ mod tests;
 mod upload;
 
 use bk_build::{BuildError, BuildEvent, BuildOutcome, BuildRequest, EventSink, ImageBuilder, TransferReport};
-use bk_proto::Id;
-use bk_session::{Extras, Session, SessionConfig, Sources};
-use bk_solve::{limits::CLOSE_GRACE, with_start_and_end};
+use bk_session::{Exports, Extras, Session, SessionConfig, Sources};
+use bk_solve::{ImageExporter, exporters, limits::CLOSE_GRACE};
 use http::Method;
 use tokio::sync::mpsc;
 
@@ -36,16 +35,6 @@ const DEFAULT_DOCKERFILE: &str = "Dockerfile";
 pub(crate) async fn by_session(
     backend: &DockerBackend,
     request: BuildRequest,
-    events: EventSink,
-) -> Result<BuildOutcome, BuildError> {
-    let build_id = Id::random().to_string();
-    let build = session_build(backend, request, &build_id, &events);
-    with_start_and_end(backend.info(), &build_id, &events, build).await
-}
-
-async fn session_build(
-    backend: &DockerBackend,
-    request: BuildRequest,
     build_id: &str,
     events: &EventSink,
 ) -> Result<BuildOutcome, BuildError> {
@@ -59,7 +48,11 @@ async fn session_build(
         .clone()
         .unwrap_or_else(|| backend.credentials.clone());
     let extras = Extras::of(&request).await?;
-    let config = SessionConfig::new(sources, credentials).events(events.clone());
+    let lowered = exporters(&request, ImageExporter::Moby);
+    let exports = Exports::new(lowered.into_iter().map(|l| (l.output, l.sink)).collect()).await?;
+    let config = SessionConfig::new(sources, credentials)
+        .events(events.clone())
+        .exports(exports.clone());
     let session = Session::new(config.extras(extras));
     let source = Source::Session(session.id());
     let path = query::path(
@@ -84,24 +77,18 @@ async fn session_build(
     let (_, mut beside) = mpsc::channel(1);
     let result = ask(backend, &path, &[], empty(), &follow, &mut beside).await;
     let failures = session.failures();
+    if result.is_ok() {
+        exports.settle(CLOSE_GRACE).await;
+    }
     let report = session.close(CLOSE_GRACE).await;
     let mut outcome = finish(build_id, result.map_err(|e| failures.explain(e)), report.total)?;
     outcome.transfers = report.transfers;
+    outcome.exports = exports.commit().await?;
     Ok(outcome)
 }
 
 /// Builds without a session: the context is uploaded.
 pub(crate) async fn by_upload(
-    backend: &DockerBackend,
-    request: BuildRequest,
-    events: EventSink,
-) -> Result<BuildOutcome, BuildError> {
-    let build_id = Id::random().to_string();
-    let build = upload_build(backend, request, &build_id, &events);
-    with_start_and_end(backend.info(), &build_id, &events, build).await
-}
-
-async fn upload_build(
     backend: &DockerBackend,
     request: BuildRequest,
     build_id: &str,

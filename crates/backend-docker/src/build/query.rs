@@ -2,7 +2,8 @@
 //!
 //! The rule: what the route cannot say is refused by name before anything is sent; nothing is dropped silently.
 
-use bk_build::{BuildRequest, Context, Dockerfile, Frontend, InputError, Network, Output};
+use bk_build::{BuildRequest, Context, Dockerfile, Frontend, InputError, Network, Sink};
+use bk_solve::{ImageExporter, exporters};
 use serde_json::json;
 use url::form_urlencoded::Serializer;
 
@@ -49,11 +50,24 @@ pub(crate) fn check(request: &BuildRequest, route: &str, daemon: ApiVersion) -> 
             format!("the Docker route {route} builds for one platform at a time; {ELSEWHERE} do several");
         return Err(InputError::new("--platform", text, ""));
     }
-    if request.output == Output::CacheOnly && daemon >= NO_CACHE_ONLY {
+    let outputs = exporters(request, ImageExporter::Moby);
+    if outputs.is_empty() && daemon >= NO_CACHE_ONLY {
         let text = format!(
             "the Docker route {route} cannot leave the image out on engines from API {NO_CACHE_ONLY} on; {ELSEWHERE}"
         );
-        return Err(InputError::new("output", text, ""));
+        return Err(InputError::new("--output", text, ""));
+    }
+    if outputs.len() > 1 {
+        let text = format!(
+            "the Docker route {route} makes one output at a time; {ELSEWHERE} make several, with BuildKit 0.13 or later"
+        );
+        return Err(InputError::new("--output", text, ""));
+    }
+    let files = |sink: &Sink| !matches!(sink, Sink::Daemon);
+    if route == "tar" && outputs.iter().any(|o| files(&o.sink)) {
+        let text =
+            "the Docker route tar has no session to send results on; the routes build, grpc and h2c have";
+        return Err(InputError::new("--output", text, ""));
     }
     Ok(())
 }
@@ -181,19 +195,32 @@ pub(crate) fn path(
     if !request.labels.is_empty() {
         query.append_pair("labels", &json!(request.labels).to_string());
     }
-    if request.output == Output::CacheOnly {
-        query.append_pair(
-            "outputs",
-            &json!([{"Type": "cacheonly", "Attrs": {}}]).to_string(),
-        );
+    if let Some(outputs) = outputs(request) {
+        query.append_pair("outputs", &outputs);
     }
     query.finish()
 }
 
+/// What comes out, unless it is a plain image with the names of the tags: old engines take that only when nothing is said.
+fn outputs(request: &BuildRequest) -> Option<String> {
+    let exporter = exporters(request, ImageExporter::Moby).into_iter().next();
+    let Some(exporter) = exporter.map(|lowered| lowered.exporter) else {
+        return Some(json!([{"Type": "cacheonly", "Attrs": {}}]).to_string());
+    };
+    let plain = exporter.r#type == ImageExporter::Moby.name() && exporter.attrs.keys().all(|k| k == "name");
+    let named_by_tags = !request.tags.is_empty() || exporter.attrs.is_empty();
+    if plain && named_by_tags {
+        return None;
+    }
+    Some(json!([{"Type": exporter.r#type, "Attrs": exporter.attrs}]).to_string())
+}
+
 #[cfg(test)]
 mod tests {
-    use bk_build::SecretSource;
-    use bk_build::{Annotation, Attestation, Cache, Entitlement, HostAddress, NamedContext, SourcePolicy};
+    use bk_build::{
+        Annotation, Attestation, Cache, Entitlement, HostAddress, NamedContext, Output, SecretSource,
+        SourcePolicy,
+    };
 
     use super::*;
 
@@ -224,7 +251,7 @@ mod tests {
             .build_arg("K", "v \"1\"&=+é")
             .build_arg("A", "")
             .label("l", "x\ny")
-            .output(Output::CacheOnly);
+            .output(Output::cache_only());
         assert_eq!(
             path(&request, API, "b", Source::Session("s"), Some("Docker file")),
             "/v1.41/build?version=2&buildid=b&remote=client-session&session=s&dockerfile=Docker+file&t=a%3A1\
@@ -321,12 +348,40 @@ mod tests {
             e.message.contains("`hostname`") && e.message.contains("route tar"),
             "{e}"
         );
-        let cache = BuildRequest::new(".").output(Output::CacheOnly);
+        let cache = BuildRequest::new(".").output(Output::cache_only());
         assert!(check(&cache, "build", ApiVersion::new(1, 44)).is_ok());
         let e = check(&cache, "build", ApiVersion::new(1, 45)).expect_err("no cache only");
         assert!(
             e.message.contains("route build") && e.message.contains("API 1.45"),
             "{e}"
+        );
+        let two = BuildRequest::new(".")
+            .output(Output::tar("f"))
+            .output(Output::local("d"));
+        let e = check(&two, "build", API).expect_err("two outputs");
+        assert!(
+            e.what == "--output" && e.message.contains("one output at a time"),
+            "{e}"
+        );
+        let file = BuildRequest::new(".").output(Output::tar("f"));
+        assert!(check(&file, "build", API).is_ok());
+        let e = check(&file, "tar", API).expect_err("no session");
+        assert!(e.message.contains("no session"), "{e}");
+    }
+
+    #[test]
+    fn outputs_are_said_when_they_are_not_plain_images() {
+        let said = |request: &BuildRequest| outputs(request);
+        let new = || BuildRequest::new(".").tag("a");
+        assert_eq!(said(&new()), None);
+        assert_eq!(said(&new().output(Output::load())), None);
+        assert_eq!(
+            said(&new().output(Output::local("/here"))).as_deref(),
+            Some(r#"[{"Attrs":{},"Type":"local"}]"#)
+        );
+        assert_eq!(
+            said(&BuildRequest::new(".").output(Output::image().names(["b"]))).as_deref(),
+            Some(r#"[{"Attrs":{"name":"b"},"Type":"moby"}]"#)
         );
     }
 }

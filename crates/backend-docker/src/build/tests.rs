@@ -190,7 +190,7 @@ async fn what_a_route_cannot_do_is_refused_before_anything_is_sent() {
         for request in [
             plain().platform("linux/amd64").platform("linux/arm64"),
             plain().frontend_attr("hostname", "h"),
-            plain().output(Output::CacheOnly),
+            plain().output(Output::cache_only()),
         ] {
             let (result, _) = run(&engine, route, request).await;
             let e = result.expect_err("cannot do");

@@ -26,6 +26,20 @@ pub(crate) struct ResultArgs {
     /// Short for --attest=type=provenance: true, false or parameters such as mode=max
     #[arg(long, value_name = "FIELDS")]
     pub(crate) provenance: Option<String>,
+    /// What comes out: type=local|tar|oci|docker|image|registry|cacheonly with KEY=VALUE fields, or a directory, or - for
+    /// a tar archive on standard output. Repeatable. Default: an image in the daemon's store
+    #[arg(short, long = "output", value_name = "OUTPUT")]
+    pub(crate) outputs: Vec<String>,
+    /// Put the image into Docker Engine. The same as --output=type=docker
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          default_value = "false", hide_default_value = true, hide_possible_values = true,
+          action = clap::ArgAction::Set)]
+    pub(crate) load: bool,
+    /// Push the image to its registry. The same as --output=type=registry
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          default_value = "false", hide_default_value = true, hide_possible_values = true,
+          action = clap::ArgAction::Set)]
+    pub(crate) push: bool,
     /// Write the image id to FILE
     #[arg(long, value_name = "FILE")]
     pub(crate) iidfile: Option<PathBuf>,

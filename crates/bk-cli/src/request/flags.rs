@@ -115,6 +115,25 @@ const FLAGS: &[(&str, &[&str], Does)] = &[
         &["--provenance=true"],
         Sends(&["attr attest:provenance="]),
     ),
+    (
+        "output",
+        &[
+            "-o",
+            "type=image,compression=zstd,annotation-index.K=v",
+            "--output",
+            "type=cacheonly",
+        ],
+        Sends(&[
+            "exporter moby annotation-index.K=v",
+            "exporter moby compression=zstd",
+        ]),
+    ),
+    ("load", &[], ShownBy("load_and_push_add_to_what_is_there")),
+    (
+        "push",
+        &["--push", "-t", "h/i:1"],
+        Sends(&["exporter moby name=h/i:1", "exporter moby push=true"]),
+    ),
     ("iidfile", &[], ShownBy("cli::fake and cli::live")),
     ("metadata-file", &[], ShownBy("cli::fake and cli::live")),
     ("transfer-report", &[], ShownBy("a_transfer_is_told_in_full")),

@@ -106,7 +106,7 @@ fn nothing_said_means_the_defaults() {
     assert!(matches!(r.dockerfile, Dockerfile::Default));
     assert!(r.tags.is_empty() && r.build_args.is_empty() && r.platforms.is_empty() && r.labels.is_empty());
     assert!(!r.no_cache && !r.pull && r.target.is_none());
-    assert_eq!(r.output, bk_client::Output::Image);
+    assert!(r.outputs.is_empty());
 }
 
 #[test]

@@ -61,7 +61,7 @@ async fn secrets(daemon: Daemon, route: Route) {
         .secret("bytes", SecretSource::bytes(bytes.as_str()))
         .secret("file", SecretSource::file(&file))
         .secret("large", SecretSource::bytes(large.clone()))
-        .output(Output::Image);
+        .output(Output::image());
     let log = logged(&target, request, "sha256sum").await;
     let log = log.unwrap_or_else(|e| panic!("{}: {}", target.name(), chain(&e)));
     let digest = |bytes: &[u8]| {

@@ -148,6 +148,20 @@ impl Destination {
         &self.path
     }
 
+    /// Whether [`path`](Self::path) still leads to this directory: not when somebody removed, moved or replaced it while
+    /// it was written to. Blocks.
+    ///
+    /// # Errors
+    /// When that cannot be found out; a path that is not there any more is no error.
+    pub fn is_in_place(&self) -> io::Result<bool> {
+        let own = rustix::fs::fstat(&self.root)?;
+        match rustix::fs::stat(&self.path) {
+            Ok(there) => Ok((there.st_dev, there.st_ino) == (own.st_dev, own.st_ino)),
+            Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => Ok(false),
+            Err(e) => Err(e.into()),
+        }
+    }
+
     /// Registers a stream until the lease is dropped.
     pub(crate) fn lease(self: &Arc<Self>, mode: ReceiveMode) -> Result<Lease, BusyError> {
         // Nothing can panic while it is locked.

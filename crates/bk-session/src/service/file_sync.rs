@@ -33,7 +33,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::{Request, Status, Streaming, body::Body, codec::Codec};
 use tonic_prost::ProstCodec;
 
-use super::{dispatch::Services, packet_body::PacketBody};
+use super::{dispatch::Services, packet_body::PacketBody, stream::chain};
 use crate::{
     limits::{MAX_MESSAGE, MAX_WARNINGS, OUTBOUND_PACKETS, PROGRESS_INTERVAL},
     session::SessionState,
@@ -246,18 +246,6 @@ impl Running {
 /// Where a file of a source lies on this machine, as far as that is known.
 fn locate(root: Option<&Path>, path: &OsStr) -> PathBuf {
     root.unwrap_or_else(|| Path::new("")).join(path)
-}
-
-/// An error with its causes on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(e) = source {
-        text.push_str(": ");
-        text.push_str(&e.to_string());
-        source = e.source();
-    }
-    text
 }
 
 /// Counts what the sender reports, from whichever thread it does.

@@ -3,8 +3,10 @@
 pub(crate) mod auth;
 mod authority;
 pub(crate) mod dispatch;
+pub(crate) mod file_send;
 pub(crate) mod file_sync;
 pub(crate) mod health;
 mod packet_body;
 pub(crate) mod secrets;
 pub(crate) mod ssh;
+pub(crate) mod stream;

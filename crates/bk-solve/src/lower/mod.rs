@@ -4,8 +4,8 @@ mod options;
 
 use std::collections::BTreeMap;
 
-use bk_build::{BuildRequest, Output};
-use bk_proto::control::{Exporter, SolveRequest};
+use bk_build::BuildRequest;
+use bk_proto::control::SolveRequest;
 
 /// The frontend that every BuildKit has built in. No Dockerfile is parsed on our side.
 const FRONTEND: &str = "dockerfile.v0";
@@ -38,19 +38,10 @@ pub fn lower(
     filename: Option<&str>,
     exporter: ImageExporter,
 ) -> SolveRequest {
-    let exporters = match request.output {
-        Output::Image => {
-            let mut attrs = BTreeMap::new();
-            if !request.tags.is_empty() {
-                attrs.insert("name".to_owned(), request.tags.join(","));
-            }
-            vec![Exporter {
-                r#type: exporter.name().to_owned(),
-                attrs,
-            }]
-        }
-        _ => Vec::new(),
-    };
+    let exporters: Vec<_> = crate::exporters(request, exporter)
+        .into_iter()
+        .map(|lowered| lowered.exporter)
+        .collect();
     let mut solve = SolveRequest {
         r#ref: build_ref.to_owned(),
         session: session_id.to_owned(),
@@ -148,7 +139,7 @@ mod tests {
         assert!(solve.frontend_attrs.is_empty());
         assert!(solve.exporters[0].attrs.is_empty());
         let solve = lower(
-            &BuildRequest::new(".").output(Output::CacheOnly),
+            &BuildRequest::new(".").output(bk_build::Output::cache_only()),
             "r",
             "s",
             None,

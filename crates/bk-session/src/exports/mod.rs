@@ -1,0 +1,227 @@
+//! The results that a session takes: which there are, what arrived, and when they become visible.
+//!
+//! The rule: a file is put in its place only when the whole build has succeeded. A stream that a daemon cancels looks like
+//! one that has ended, so its end alone proves nothing.
+
+mod file;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use bk_build::{
+    BuildError, ExportReport, ImageLoader, InputError, LocalFailure, ProtocolFailure, Sink, WriterFactory,
+};
+use bk_fsync::{Destination, ReceiveOptions};
+use tokio::{sync::OnceCell, time::timeout};
+use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
+
+use file::Staged;
+pub(crate) use file::{Piece, open};
+
+/// What a session takes, by the exporter's place in the request to the daemon.
+#[derive(Clone, Default)]
+pub struct Exports {
+    slots: Arc<[Slot]>,
+    running: TaskTracker,
+}
+
+/// One exporter of the request.
+pub(crate) struct Slot {
+    pub(crate) output: usize,
+    pub(crate) target: Target,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    report: ExportReport,
+    begun: bool,
+    arrived: bool,
+    staged: Option<Staged>,
+}
+
+/// Where the bytes of an export go.
+pub(crate) enum Target {
+    /// Nowhere: the daemon sends nothing.
+    Nothing,
+    Dir {
+        path: PathBuf,
+        options: ReceiveOptions,
+        opened: OnceCell<Arc<Destination>>,
+    },
+    File(PathBuf),
+    Writer(Arc<WriterFactory>),
+    Engine(Arc<dyn ImageLoader>),
+}
+
+impl Exports {
+    /// Takes results for the exporters of a request, in their order: for each the output's number and where it goes.
+    ///
+    /// # Errors
+    /// [`BuildError::Input`] or [`BuildError::Local`] when a place cannot take its result, which is better known before the
+    /// build than after it; an [`Sink::Engine`] without a loader is one of these.
+    pub async fn new(sinks: Vec<(usize, Sink)>) -> Result<Self, BuildError> {
+        let paths: Vec<_> = sinks.iter().filter_map(|(_, sink)| place(sink)).collect();
+        tokio::task::spawn_blocking(move || paths.iter().try_for_each(|(path, dir)| check(path, *dir)))
+            .await
+            .map_err(|e| BuildError::Misuse(format!("the runtime was shut down: {e}")))??;
+        let mut slots = Vec::with_capacity(sinks.len());
+        for (output, sink) in sinks {
+            let mut report = ExportReport::new(output);
+            report.path = place(&sink).map(|(path, _)| path);
+            let target = match sink {
+                Sink::Dir { path, options } => Target::Dir {
+                    path,
+                    options,
+                    opened: OnceCell::new(),
+                },
+                Sink::File(path) => Target::File(path),
+                Sink::Writer(make) => Target::Writer(make),
+                Sink::Engine(Some(loader)) => Target::Engine(loader),
+                Sink::Engine(None) => {
+                    let why = "no Docker Engine is known that the image could be loaded into";
+                    return Err(InputError::new(
+                        "--load",
+                        why,
+                        "a builder inside Docker Engine, or DOCKER_HOST",
+                    )
+                    .into());
+                }
+                _ => Target::Nothing,
+            };
+            slots.push(Slot {
+                output,
+                target,
+                state: Mutex::new(State {
+                    report,
+                    ..State::default()
+                }),
+            });
+        }
+        Ok(Self {
+            slots: slots.into(),
+            running: TaskTracker::new(),
+        })
+    }
+
+    /// Whether the daemon has anything to send.
+    pub(crate) fn takes_any(&self) -> bool {
+        self.slots.iter().any(|slot| slot.takes())
+    }
+
+    pub(crate) fn get(&self, id: usize) -> Option<&Slot> {
+        self.slots.get(id).filter(|slot| slot.takes())
+    }
+
+    /// Counts as a transfer until it is dropped.
+    pub(crate) fn running(&self) -> TaskTrackerToken {
+        self.running.token()
+    }
+
+    /// Waits, at most `grace`, until no transfer runs any more. To be called when the build has succeeded and before the
+    /// session is closed: the daemon's answer can overtake the last packet of a directory.
+    pub async fn settle(&self, grace: Duration) {
+        self.running.close();
+        // What has not arrived then is missed by `commit`.
+        drop(timeout(grace, self.running.wait()).await);
+    }
+
+    /// Puts files in their places. To be called when the build has succeeded and no transfer runs any more.
+    ///
+    /// # Errors
+    /// [`BuildError::Local`] when a file cannot be put in its place, [`BuildError::Protocol`] when the daemon has not sent
+    /// something that it was asked for.
+    pub async fn commit(&self) -> Result<Vec<ExportReport>, BuildError> {
+        let mut reports = Vec::new();
+        let mut staged = Vec::new();
+        for slot in self.slots.iter().filter(|slot| slot.takes()) {
+            let mut state = slot.lock();
+            if !state.arrived {
+                let text = format!(
+                    "it says that the build is complete, and has not sent output {}",
+                    slot.output + 1
+                );
+                return Err(ProtocolFailure::new(text).into());
+            }
+            staged.extend(state.staged.take());
+            reports.push(state.report.clone());
+        }
+        tokio::task::spawn_blocking(move || staged.into_iter().try_for_each(Staged::publish))
+            .await
+            .map_err(|e| BuildError::Misuse(format!("the runtime was shut down: {e}")))??;
+        Ok(reports)
+    }
+}
+
+impl Slot {
+    fn takes(&self) -> bool {
+        !matches!(self.target, Target::Nothing)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Registers the one stream that a file or an engine takes; whether it is the first.
+    pub(crate) fn begin(&self) -> bool {
+        !std::mem::replace(&mut self.lock().begun, true)
+    }
+
+    /// Notes what arrived. Streams into a directory add up.
+    pub(crate) fn arrived(&self, add: impl FnOnce(&mut ExportReport)) {
+        let mut state = self.lock();
+        add(&mut state.report);
+        state.arrived = true;
+    }
+
+    pub(crate) fn stage(&self, staged: Staged) {
+        self.lock().staged = Some(staged);
+    }
+}
+
+/// The place on this machine, and whether it is a directory.
+fn place(sink: &Sink) -> Option<(PathBuf, bool)> {
+    match sink {
+        Sink::Dir { path, .. } => Some((path.clone(), true)),
+        Sink::File(path) => Some((path.clone(), false)),
+        _ => None,
+    }
+}
+
+/// Whether a result can be put there, as far as that can be seen beforehand.
+fn check(path: &Path, dir: bool) -> Result<(), BuildError> {
+    let there = match std::fs::metadata(path) {
+        Ok(there) => Some(there),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
+        Err(e) => {
+            return Err(LocalFailure::new(path, "cannot put the result there")
+                .caused_by(e)
+                .into());
+        }
+    };
+    match there {
+        Some(there) if dir && !there.is_dir() => {
+            Err(LocalFailure::new(path, "is no directory, and the result is one").into())
+        }
+        Some(there) if !dir && there.is_dir() => {
+            Err(LocalFailure::new(path, "is a directory, and the result is a file").into())
+        }
+        None if !dir => {
+            let parent = path
+                .parent()
+                .filter(|p| !p.as_os_str().is_empty())
+                .unwrap_or(Path::new("."));
+            match parent.metadata() {
+                Ok(found) if found.is_dir() => Ok(()),
+                Ok(_) => Err(LocalFailure::new(parent, "is no directory to put the result in").into()),
+                Err(e) => Err(LocalFailure::new(parent, "cannot put the result there")
+                    .caused_by(e)
+                    .into()),
+            }
+        }
+        _ => Ok(()),
+    }
+}
