@@ -6,6 +6,8 @@
 mod contexts;
 #[path = "request/images.rs"]
 mod images;
+#[path = "request/registries.rs"]
+mod registries;
 #[path = "request/steps.rs"]
 mod steps;
 
@@ -72,18 +74,22 @@ fn on(places: &[(Daemon, Route)], name: &str, test: impl AsyncFn(&Place<'_>)) {
 }
 
 async fn connect(target: &Target) -> Client {
+    let options = options(target, &target.address).credentials(OneRegistry::new(target.base.clone()));
+    Box::pin(bk_client::connect_with(options)).await.expect("connect")
+}
+
+/// How the daemon is reached by its route at `address`, with nothing from the environment.
+fn options(target: &Target, address: &str) -> ConnectOptions {
     let options = ConnectOptions::new()
         .environment(Environment::empty())
-        .credentials(OneRegistry::new(target.base.clone()))
-        .addr(&target.address);
+        .addr(address);
     let docker = |route| options.clone().backend(Backend::Docker).docker_route(route);
-    let options = match target.route {
+    match target.route {
         Route::Grpc => docker(DockerRoute::Grpc),
         Route::Build => docker(DockerRoute::Build),
         Route::Tar => docker(DockerRoute::Tar),
         _ => options.clone().backend(Backend::Buildkitd),
-    };
-    Box::pin(bk_client::connect_with(options)).await.expect("connect")
+    }
 }
 
 impl Place<'_> {
