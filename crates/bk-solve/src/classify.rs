@@ -71,7 +71,8 @@ pub fn message_failure(
     if text.contains("no active session") || text.contains("session ") && text.contains("not found") {
         return SessionLost::new(address, text).into();
     }
-    const AUTH: [&str; 7] = [
+    // The last four are what this client answers when a daemon asks.
+    const AUTH: [&str; 10] = [
         "401 Unauthorized",
         "403 Forbidden",
         "insufficient_scope",
@@ -79,6 +80,9 @@ pub fn message_failure(
         "failed to authorize",
         "no basic auth credentials",
         "cannot look up the credentials of registry",
+        "wrong or missing credentials for registry",
+        "will not give out credentials of registry",
+        "cannot get a token of registry",
     ];
     if AUTH.iter().any(|a| text.contains(a)) {
         return BuildError::Auth {
@@ -191,7 +195,7 @@ fn line_of(text: &str) -> Option<i32> {
 
 #[cfg(test)]
 mod tests {
-    use bk_build::Fault;
+    use bk_build::{CredentialError, Fault};
 
     use super::*;
 
@@ -244,6 +248,25 @@ mod tests {
             sort("illegal exclusion pattern: \"!\""),
             BuildError::Input(_)
         ));
+    }
+
+    #[test]
+    fn our_own_words_on_credentials_are_known() {
+        for error in [
+            CredentialError::new("h:1", "x"),
+            CredentialError::refused("h:1", "x"),
+            CredentialError::denied("h:1", "x"),
+            CredentialError::token("h:1", "x"),
+        ] {
+            // New daemons add the line of the Dockerfile.
+            let details = ErrorDetails {
+                snippets: vec![SourceSnippet::new("Dockerfile", Vec::new(), Vec::new())],
+                ..ErrorDetails::default()
+            };
+            let text = format!("failed to solve: {error}");
+            let e = message_failure(2, &text, details, &StatusFold::new(), "unix:///x", "Dockerfile");
+            assert_eq!(e.fault(), Fault::Registry, "{e:?}");
+        }
     }
 
     #[test]

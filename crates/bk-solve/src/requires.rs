@@ -102,10 +102,17 @@ const fn need(
 }
 
 /// Every option that came after BuildKit 0.8.
-static NEEDS: [Need; 15] = [
+static NEEDS: [Need; 16] = [
     need("a cache of type gha", Part::Daemon, 9, "23.0", |r| {
         caches(r, "gha")
     }),
+    need(
+        "a subdirectory of a Git context",
+        Part::Daemon,
+        9,
+        "23.0",
+        |r| matches!(&r.context, Context::Remote(url) if has_subdirectory(url)),
+    ),
     need("--build-context", Part::Frontend, 10, "23.0", |r| {
         !r.named_contexts.is_empty() && !matches!(r.frontend, Frontend::Definition(_))
     }),
@@ -175,6 +182,12 @@ pub(crate) fn several(info: &BuilderInfo) -> Result<(), BuildError> {
         }
         _ => Ok(()),
     }
+}
+
+/// Whether a remote context is a directory below the top of a repository: `URL#REF:DIRECTORY`.
+fn has_subdirectory(url: &str) -> bool {
+    let fragment = url.split_once('#').map_or("", |(_, fragment)| fragment);
+    fragment.split_once(':').is_some_and(|(_, dir)| !dir.is_empty())
 }
 
 /// Refuses what the daemon is known to be too old for.

@@ -144,14 +144,7 @@ impl Target {
         match Self::look(daemon, route) {
             Ok(target) => Some(target),
             Err(missing) => {
-                let text = format!(
-                    "NOT RUN: {test} on {}/{}: {missing} is not set",
-                    daemon.name(),
-                    route.name()
-                );
-                let required = env::var("BK_LIVE_REQUIRED").is_ok_and(|v| v == "1");
-                assert!(!required, "{text}, and BK_LIVE_REQUIRED=1");
-                say(&text);
+                not_run(&format!("{test} on {}/{}", daemon.name(), route.name()), &missing);
                 None
             }
         }
@@ -195,6 +188,26 @@ impl Target {
         let turn = Arc::clone(locked(turns).entry(self.docker.clone()).or_default());
         turn.lock_owned().await
     }
+}
+
+/// The program of a registry, for tests that start their own; `None`, said loudly, when it is not there.
+///
+/// # Panics
+/// When it is not there although `BK_LIVE_REQUIRED=1` says that it must be.
+pub fn registry_program(test: &str) -> Option<PathBuf> {
+    const NAME: &str = "BK_LIVE_REGISTRY_PROGRAM";
+    let found = env::var_os(NAME).filter(|v| !v.is_empty()).map(PathBuf::from);
+    if found.is_none() {
+        not_run(test, NAME);
+    }
+    found
+}
+
+fn not_run(test: &str, missing: &str) {
+    let text = format!("NOT RUN: {test}: {missing} is not set");
+    let required = env::var("BK_LIVE_REQUIRED").is_ok_and(|v| v == "1");
+    assert!(!required, "{text}, and BK_LIVE_REQUIRED=1");
+    say(&text);
 }
 
 /// Says something that libtest's capture must not swallow, as whole lines.

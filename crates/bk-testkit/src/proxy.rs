@@ -1,6 +1,7 @@
 //! A proxy between a client and a daemon that counts, cuts and slows down.
 //!
-//! It listens on a unix socket and connects to a unix or TCP address. It looks into nothing.
+//! It listens on a unix socket and connects to a unix or TCP address. It looks into nothing, but can keep what went to
+//! the daemon.
 
 use std::{
     io,
@@ -20,6 +21,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+/// Most bytes that are kept of what went to the daemon.
+const KEPT: usize = 64 << 20;
 /// Bytes moved at a time.
 const CHUNK: usize = 16 * 1024;
 
@@ -44,6 +47,8 @@ struct Shared {
     refuse: watch::Sender<bool>,
     /// Pause before each chunk towards the daemon and towards the client, in microseconds.
     pause: [AtomicU64; 2],
+    /// What went to the daemon, if it is kept.
+    kept: Option<std::sync::Mutex<Vec<u8>>>,
 }
 
 impl Proxy {
@@ -52,6 +57,18 @@ impl Proxy {
     /// # Errors
     /// When no socket can be made.
     pub fn start(upstream: &str) -> io::Result<Self> {
+        Self::new(upstream, None)
+    }
+
+    /// Starts one that keeps all that went to the daemon, up to 64 MiB.
+    ///
+    /// # Errors
+    /// When no socket can be made.
+    pub fn keeping(upstream: &str) -> io::Result<Self> {
+        Self::new(upstream, Some(std::sync::Mutex::default()))
+    }
+
+    fn new(upstream: &str, kept: Option<std::sync::Mutex<Vec<u8>>>) -> io::Result<Self> {
         let dir = tempfile::Builder::new().prefix("bk-proxy-").tempdir()?;
         let socket = dir.path().join("proxy.sock");
         let _apart = crate::apart::enter();
@@ -66,6 +83,7 @@ impl Proxy {
             life: std::sync::Mutex::new(stop.child_token()),
             refuse: watch::Sender::new(false),
             pause: [AtomicU64::new(0), AtomicU64::new(0)],
+            kept,
         });
         crate::apart::spawn(accept(listener, Arc::clone(&shared), stop.clone()));
         Ok(Self {
@@ -89,6 +107,21 @@ impl Proxy {
     /// Bytes moved towards the client so far.
     pub fn bytes_to_client(&self) -> u64 {
         self.shared.to_client.load(Ordering::SeqCst)
+    }
+
+    /// Whether `bytes` went to the daemon, in one piece and over one connection.
+    ///
+    /// # Panics
+    /// When nothing was kept, or not all of it could be.
+    pub fn sent(&self, bytes: &[u8]) -> bool {
+        let kept = self
+            .shared
+            .kept
+            .as_ref()
+            .expect("a proxy that keeps what is sent");
+        let kept = crate::fake::locked(kept);
+        assert!(kept.len() < KEPT, "more was sent than is kept");
+        kept.windows(bytes.len()).any(|window| window == bytes)
     }
 
     /// Connections that are open now.
@@ -205,6 +238,7 @@ async fn both(
         &shared.to_daemon,
         &shared.pause[0],
         &shared.moved,
+        shared.kept.as_ref(),
     );
     let down = copy(
         daemon_read,
@@ -212,6 +246,7 @@ async fn both(
         &shared.to_client,
         &shared.pause[1],
         &shared.moved,
+        None,
     );
     tokio::try_join!(up, down).map(drop)
 }
@@ -222,6 +257,7 @@ async fn copy(
     counter: &AtomicU64,
     pause: &AtomicU64,
     moved: &Notify,
+    kept: Option<&std::sync::Mutex<Vec<u8>>>,
 ) -> io::Result<()> {
     let mut buffer = vec![0u8; CHUNK];
     loop {
@@ -233,7 +269,13 @@ async fn copy(
         if !pause.is_zero() {
             tokio::time::sleep(pause).await; // sleep: slowing a link down is what this proxy is for
         }
-        to.write_all(buffer.get(..n).unwrap_or_default()).await?;
+        let chunk = buffer.get(..n).unwrap_or_default();
+        if let Some(kept) = kept {
+            let mut kept = crate::fake::locked(kept);
+            let room = KEPT - kept.len();
+            kept.extend_from_slice(&chunk[..n.min(room)]);
+        }
+        to.write_all(chunk).await?;
         counter.fetch_add(n as u64, Ordering::SeqCst);
         moved.notify_waiters();
     }

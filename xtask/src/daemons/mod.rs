@@ -12,6 +12,7 @@
 //! | `BK_LIVE_BUILDKIT_UNIX`, `_TCP`, `_TCP_26_1` | `unix://…` or `tcp://…` of a BuildKit endpoint |
 //! | the same with `_DOCKER` | `unix://…` of the engine behind the endpoint |
 //! | `BK_LIVE_REGISTRY`, `_USER`, `_PASSWORD`, `_BASE` | `host:port`, its one account, the base image |
+//! | `BK_LIVE_REGISTRY_PROGRAM` | path of the registry's program, for tests that start their own |
 //! | `BK_LIVE_BUSYBOX` | path of a static busybox |
 //! | `BK_LIVE_DOCKER_CLI`, `_CONFIG` | path of a Docker CLI, and its configuration with the buildx plugin |
 
@@ -303,6 +304,7 @@ fn variables(layout: &Layout) -> Vec<(String, String)> {
             layout.packages(FORKY).join("usr/bin/docker"),
         );
         add("BK_LIVE_DOCKER_CLI_CONFIG", layout.cli_config());
+        add("BK_LIVE_REGISTRY_PROGRAM", registry::program(layout));
     }
     list
 }

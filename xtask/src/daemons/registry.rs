@@ -8,7 +8,7 @@ use crate::run::{Result, output};
 use serde_json::json;
 use std::fs;
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -30,6 +30,11 @@ pub(crate) const PUSHER: &Engine = &ENGINES[2];
 /// `host:port` of the running registry.
 pub(crate) fn address(layout: &Layout) -> Option<String> {
     Some(format!("127.0.0.1:{}", layout.recorded_port(NAME)?))
+}
+
+/// The registry's program.
+pub(crate) fn program(layout: &Layout) -> PathBuf {
+    layout.packages(BOOKWORM).join("usr/bin/docker-registry")
 }
 
 /// The variables that tell live tests of the registry at `address`.
