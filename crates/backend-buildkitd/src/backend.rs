@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bk_build::{
-    BuildError, BuildOutcome, BuildRequest, BuilderInfo, CredentialProvider, EventSink, ImageBuilder,
+    BuildError, BuildOutcome, BuildRequest, BuilderInfo, Call, CallAnswer, CredentialProvider, EventSink,
+    ImageBuilder,
 };
 use bk_solve::{BoxedIo, DaemonFacts, Dialer, ImageExporter, SolveOptions};
 
@@ -64,6 +65,15 @@ impl BuildkitdBackend {
 impl ImageBuilder for BuildkitdBackend {
     async fn build(&self, request: BuildRequest, events: EventSink) -> Result<BuildOutcome, BuildError> {
         bk_solve::build(&self.dialer, &self.options, request, events).await
+    }
+
+    async fn call(
+        &self,
+        request: BuildRequest,
+        call: Call,
+        events: EventSink,
+    ) -> Result<CallAnswer, BuildError> {
+        bk_solve::call(&self.dialer, &self.options, request, call, events).await
     }
 
     fn info(&self) -> BuilderInfo {

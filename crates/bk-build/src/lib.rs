@@ -8,6 +8,7 @@
 mod attest;
 mod builder;
 mod cache;
+mod call;
 mod credentials;
 mod error;
 mod event;
@@ -34,6 +35,10 @@ pub use bk_fsync::policy::{
 pub use bk_proto::ops::Definition;
 pub use builder::{BuilderInfo, ImageBuilder};
 pub use cache::Cache;
+pub use call::{
+    Call, CallAnswer, Check, CheckError, CheckSource, CheckWarning, Outline, OutlineArg, OutlineMount, Place,
+    PlaceLine, PlaceRange, TargetStage, Targets,
+};
 pub use credentials::{
     Credential, CredentialAnswer, CredentialError, CredentialErrorKind, CredentialKind, CredentialProvider,
     CredentialQuery, NoCredentials, OnlyHosts, WithTokens,
