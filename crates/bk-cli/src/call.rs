@@ -127,6 +127,9 @@ fn checked(check: &Check) -> String {
             text.push_str(&neutralise(&snippet.to_string()));
         }
     }
+    if check.error.is_some() {
+        text.push('\n');
+    }
     text
 }
 

@@ -17,7 +17,7 @@ use bk_proto::{
 };
 use bk_session::{Extras, Session, SessionConfig, Sources};
 use bytes::Bytes;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::timeout};
 use tonic::{Code, Request, Status, metadata::MetadataValue};
 
 use crate::{
@@ -25,7 +25,7 @@ use crate::{
     classify,
     dial::Dialer,
     fold::StatusFold,
-    limits::{CLOSE_GRACE, JOB_ATTEMPTS, MAX_MESSAGE},
+    limits::{CLOSE_GRACE, JOB_ATTEMPTS, MAX_MESSAGE, SESSION_END_GRACE},
     lower::lower,
     requires,
     solve::{SolveOptions, attach, client, follow_status, open, set_gateway, with_start_and_end},
@@ -169,8 +169,10 @@ impl From<Status> for Failure {
     }
 }
 
-/// Runs the frame and the question side by side. The question's failure says more than that of the frame, which repeats
-/// it without its details.
+/// Runs the frame and the question side by side.
+///
+/// The frame may end first: it repeats a failure of the question without its details, and after a return its end and the
+/// answer to the return come in either order.
 async fn drive(
     channel: &Channel,
     build_ref: &str,
@@ -179,14 +181,22 @@ async fn drive(
 ) -> Result<BTreeMap<String, Bytes>, Failure> {
     let mut control = client(channel);
     let mut frame = std::pin::pin!(control.solve(frame));
-    let answer = tokio::select! {
-        answer = Box::pin(ask(channel, build_ref, question)) => answer?,
-        ended = &mut frame => return Err(match ended {
-            Err(status) => status.into(),
-            Ok(_) => Failure::Protocol("it ended the build before the question was answered".to_owned()),
-        }),
+    let mut asking = Box::pin(ask(channel, build_ref, question));
+    let (answer, ended) = tokio::select! {
+        biased;
+        answer = &mut asking => (answer?, frame.await),
+        ended = &mut frame => {
+            let patience = if ended.is_ok() { CLOSE_GRACE } else { SESSION_END_GRACE };
+            match (timeout(patience, asking).await, ended) {
+                (Ok(Ok(answer)), ended) => (answer, ended),
+                (_, Err(status)) => return Err(status.into()),
+                (Ok(Err(status)), Ok(_)) => return Err(status.into()),
+                (Err(_), Ok(_)) => return Err(Failure::Protocol(
+                    "it ended the build before the question was answered".to_owned(),
+                )),
+            }
+        }
     };
-    let ended = frame.await;
     let metadata = answer?;
     ended?;
     Ok(metadata)

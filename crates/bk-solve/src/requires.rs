@@ -9,7 +9,7 @@ use std::io::Read as _;
 
 use bk_build::{
     BuildError, BuildRequest, BuilderInfo, Call, Context, DaemonTooOld, Dockerfile, Entitlement, Frontend,
-    InputError, NamedContext,
+    InputError, NamedContext, Refusal,
 };
 
 /// A version of BuildKit, major and minor.
@@ -214,19 +214,22 @@ pub(crate) async fn check_call(
     }
 }
 
+/// gRPC's number for what is not there.
+const UNIMPLEMENTED: i32 = 12;
+
 /// What a frontend comes to that does not understand a question.
 pub(crate) fn unknown_call(call: &Call, info: &BuilderInfo) -> BuildError {
     let option = format!("--call {call}");
     let Some((since, engine)) = call_since(call) else {
-        let why = format!("the frontend of {info} does not know it");
-        let allowed = "build, check, outline, targets, or what `subrequests.describe` lists";
-        return InputError::new(option, why, allowed).into();
+        return Refusal::new(UNIMPLEMENTED, format!("{option}: the frontend of {info} does not know it"))
+            .hint("`--call subrequests.describe` lists what it knows")
+            .into();
     };
     let has = match buildkit_of(info) {
         Some(has) if has < since => has.to_string(),
         _ => "an older frontend".to_owned(),
     };
-    let needs = format!("{since} (Docker Engine {engine}) or a newer frontend in a `# syntax=` line");
+    let needs = format!("{since} (Docker Engine {engine})");
     DaemonTooOld::new(option, info.to_string(), has, needs).into()
 }
 
@@ -409,7 +412,7 @@ mod tests {
                 .is_ok()
         );
         let unknown = unknown_call(&Call::Named("frontend.x".to_owned()), &docker("28.5.2"));
-        assert!(matches!(unknown, BuildError::Input(_)), "{unknown:?}");
+        assert!(matches!(unknown, BuildError::Refused(_)), "{unknown:?}");
     }
 
     #[test]
