@@ -75,7 +75,11 @@ pub(crate) fn show(question: &Question, answer: &CallAnswer) -> Result<u8, Build
     let text = match (&check, question.json) {
         (_, true) => json(answer)?,
         (Some(check), false) => checked(check),
-        (None, false) => neutralise(answer.text.as_deref().ok_or_else(|| lacks("text"))?),
+        (None, false) => match &answer.text {
+            Some(text) => neutralise(text),
+            // BuildKit 0.8 answers in JSON alone.
+            None => json(answer)?,
+        },
     };
     let printed = report::to_stdout(&text);
     if let Some(error) = check.as_ref().and_then(|c| c.error.as_ref().map(|e| (c, e))) {
@@ -91,12 +95,11 @@ pub(crate) fn show(question: &Question, answer: &CallAnswer) -> Result<u8, Build
     })
 }
 
-fn lacks(what: &str) -> ProtocolFailure {
-    ProtocolFailure::new(format!("the frontend's answer holds no {what}"))
-}
-
 fn json(answer: &CallAnswer) -> Result<String, BuildError> {
-    let bytes = answer.json.as_ref().ok_or_else(|| lacks("JSON"))?;
+    let bytes = answer
+        .json
+        .as_ref()
+        .ok_or_else(|| ProtocolFailure::new("the frontend's answer holds no JSON"))?;
     let text = std::str::from_utf8(bytes)
         .map_err(|e| ProtocolFailure::new("the frontend's JSON is not UTF-8").caused_by(e))?;
     Ok(format!("{}\n", neutralise(text.trim_end())))

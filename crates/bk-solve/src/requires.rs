@@ -221,9 +221,12 @@ const UNIMPLEMENTED: i32 = 12;
 pub(crate) fn unknown_call(call: &Call, info: &BuilderInfo) -> BuildError {
     let option = format!("--call {call}");
     let Some((since, engine)) = call_since(call) else {
-        return Refusal::new(UNIMPLEMENTED, format!("{option}: the frontend of {info} does not know it"))
-            .hint("`--call subrequests.describe` lists what it knows")
-            .into();
+        return Refusal::new(
+            UNIMPLEMENTED,
+            format!("{option}: the frontend of {info} does not know it"),
+        )
+        .hint("`--call subrequests.describe` lists what it knows")
+        .into();
     };
     let has = match buildkit_of(info) {
         Some(has) if has < since => has.to_string(),

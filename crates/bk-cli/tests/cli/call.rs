@@ -3,9 +3,11 @@
 
 use std::{env, fs, path::Path, process::Command};
 
-use bk_testkit::live::{Daemon, Route, Target};
+use bk_testkit::live::{Daemon, Route, Support, Target};
 
 use super::{Ran, bk, run, text};
+
+const FEATURE: &str = "Questions to the frontend (`--call check|outline|targets`)";
 
 const CLEAN: &str = "# what it is\nARG TOP=1\nFROM scratch AS base\n# the kind\nARG KIND=plain\nCOPY Dockerfile /\n\
                      # last words\nFROM base AS last\nARG KIND\nRUN --mount=type=secret,id=key,required=true true\n";
@@ -17,19 +19,29 @@ fn ask(target: &Target, dir: &Path, file: &str, flags: &[&str]) -> Ran {
         Route::Direct => bk(&["--backend", "buildkitd"]),
         route => bk(&["--docker-route", route.name()]),
     };
-    command.args(["--addr", &target.address, "build", "-q", "-f", text(&dir.join(file))]);
+    command.args([
+        "--addr",
+        &target.address,
+        "build",
+        "-q",
+        "-f",
+        text(&dir.join(file)),
+    ]);
     run(command.args(flags).arg(dir))
 }
 
 /// The same by Docker's own client; `None` when there is none.
 fn buildx(target: &Target, dir: &Path, file: &str, flags: &[&str]) -> Option<Ran> {
     let variable = |name| env::var_os(name).filter(|v| !v.is_empty());
-    let (program, config) = (variable("BK_LIVE_DOCKER_CLI")?, variable("BK_LIVE_DOCKER_CLI_CONFIG")?);
+    let (program, config) = (
+        variable("BK_LIVE_DOCKER_CLI")?,
+        variable("BK_LIVE_DOCKER_CLI_CONFIG")?,
+    );
     let mut command = Command::new(program);
     command
         .env("DOCKER_CONFIG", config)
         .env("DOCKER_HOST", format!("unix://{}", target.docker.display()))
-        .args(["buildx", "build", "-q", "-f", text(&dir.join(file))])
+        .args(["buildx", "build", "--progress=plain", "-f", text(&dir.join(file))])
         .args(flags)
         .arg(dir);
     Some(run(&mut command))
@@ -37,7 +49,11 @@ fn buildx(target: &Target, dir: &Path, file: &str, flags: &[&str]) -> Option<Ran
 
 fn files() -> tempfile::TempDir {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    for (name, content) in [("Dockerfile", CLEAN), ("questionable", QUESTIONABLE), ("broken", BROKEN)] {
+    for (name, content) in [
+        ("Dockerfile", CLEAN),
+        ("questionable", QUESTIONABLE),
+        ("broken", BROKEN),
+    ] {
         fs::write(dir.path().join(name), content).expect("writable");
     }
     dir
@@ -72,6 +88,11 @@ fn compare(name: &str, daemon: Daemon, route: Route, calls: &[(&str, &str, i32)]
             assert_eq!(ours.out, theirs.out, "{what}");
         }
     }
+    if calls.contains(&CHECKS[0]) {
+        target.supports(FEATURE);
+    } else if calls.contains(&TARGETS[0]) {
+        target.record(FEATURE, &Support::But("`outline` and `targets` only".to_owned()));
+    }
     target.passed(name);
 }
 
@@ -105,7 +126,10 @@ fn answers_are_those_of_buildx() {
 
 #[test]
 fn the_oldest_daemon_can_be_asked_what_it_knows() {
-    let calls = [("Dockerfile", "subrequests.describe", 0), ("Dockerfile", "no-such-thing", 1)];
+    let calls = [
+        ("Dockerfile", "subrequests.describe,format=json", 0),
+        ("Dockerfile", "no-such-thing", 1),
+    ];
     let test = "cli::the_oldest_daemon_can_be_asked_what_it_knows";
     compare(test, Daemon::Docker20_10, Route::Grpc, &calls);
 }
@@ -147,8 +171,17 @@ fn what_cannot_be_asked_is_refused_by_name() {
             continue;
         };
         let ran = ask(&target, files().path(), "Dockerfile", &[flags]);
-        assert_eq!((ran.code, &*ran.out), (Some(code), ""), "{}: {}", target.name(), ran.err);
+        assert_eq!(
+            (ran.code, &*ran.out),
+            (Some(code), ""),
+            "{}: {}",
+            target.name(),
+            ran.err
+        );
         assert!(ran.err.starts_with(said), "{}: {}", target.name(), ran.err);
+        if daemon != Daemon::Docker26_1 {
+            target.refuses(FEATURE, ran.err.lines().next().unwrap_or_default());
+        }
         target.passed(TEST);
     }
 }
@@ -161,16 +194,29 @@ fn a_question_leaves_no_files_and_no_image() {
     };
     let (dir, out) = (files(), tempfile::tempdir().expect("a temporary directory"));
     let (iid, metadata) = (out.path().join("iid"), out.path().join("metadata"));
-    let flags = ["--check", "--iidfile", text(&iid), "--metadata-file", text(&metadata), "-t", "bk-asked:1"];
+    let flags = [
+        "--check",
+        "--iidfile",
+        text(&iid),
+        "--metadata-file",
+        text(&metadata),
+        "-t",
+        "bk-asked:1",
+    ];
     let ran = ask(&target, dir.path(), "Dockerfile", &flags);
     assert_eq!(
         (ran.code, &*ran.out, &*ran.err),
         (Some(0), "Check complete, no warnings found.\n", "")
     );
     assert!(!iid.exists() && !metadata.exists());
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
     let found = runtime.block_on(async {
-        let engine = bk_testkit::live::Engine::connect(&target.docker).await.expect("the engine");
+        let engine = bk_testkit::live::Engine::connect(&target.docker)
+            .await
+            .expect("the engine");
         engine.image_id("bk-asked:1").await
     });
     assert!(found.is_err(), "{found:?}");

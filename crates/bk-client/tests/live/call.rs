@@ -1,6 +1,8 @@
 //! Questions to the frontend, as the library's types give their answers.
 
-use bk_client::{BuildError, BuildEvent, BuildRequest, Call, CallAnswer, Dockerfile, ImageBuilder, MemoryTree};
+use bk_client::{
+    BuildError, BuildEvent, BuildRequest, Call, CallAnswer, Dockerfile, ImageBuilder, MemoryTree,
+};
 use bk_testkit::{
     events::Recorder,
     live::{Daemon, Route, Target},
@@ -21,7 +23,10 @@ async fn answer(target: &Target, request: BuildRequest, call: Call) -> Result<Ca
     let asked = connected.client.call(request, call, recorder.sink());
     let answer = bounded("the question", LIMIT, asked).await;
     let events = recorder.events();
-    assert!(matches!(events.first(), Some(BuildEvent::Started { .. })), "{events:?}");
+    assert!(
+        matches!(events.first(), Some(BuildEvent::Started { .. })),
+        "{events:?}"
+    );
     let error = answer.as_ref().err().map(ToString::to_string);
     assert!(
         matches!(events.last(), Some(BuildEvent::Completed { error: e, .. }) if *e == error),
@@ -42,22 +47,41 @@ async fn asked(daemon: Daemon, route: Route) {
     assert_eq!(seen, [("one", "scratch", false), ("", "one", true)]);
     let outline = get(Call::Outline).await.outline().expect("an outline");
     assert_eq!((&*outline.args[0].name, &*outline.args[0].value), ("A", "1"));
-    assert_eq!((&*outline.secrets[0].name, outline.secrets[0].required), ("s", false));
+    assert_eq!(
+        (&*outline.secrets[0].name, outline.secrets[0].required),
+        ("s", false)
+    );
     assert_eq!(outline.ssh.len(), 1);
-    let given = answer(&target, request().build_arg("A", "2").target("one"), Call::Outline).await;
-    assert_eq!(given.expect("an answer").outline().expect("an outline").name, "one");
-    let e = answer(&target, request().target("gone"), Call::Outline).await.expect_err("no such stage");
+    let given = answer(
+        &target,
+        request().build_arg("A", "2").target("one"),
+        Call::Outline,
+    )
+    .await;
+    assert_eq!(
+        given.expect("an answer").outline().expect("an outline").name,
+        "one"
+    );
+    let e = answer(&target, request().target("gone"), Call::Outline)
+        .await
+        .expect_err("no such stage");
     assert!(matches!(e, BuildError::Dockerfile(_)), "{e:?}");
 
     let check = answer(&target, request(), Call::Check).await;
     if daemon == Daemon::Docker26_1 {
-        assert!(matches!(&check, Err(BuildError::TooOld(e)) if e.option == "--call check"), "{check:?}");
+        assert!(
+            matches!(&check, Err(BuildError::TooOld(e)) if e.option == "--call check"),
+            "{check:?}"
+        );
     } else {
         let check = check.expect("an answer").check().expect("a check");
         assert_eq!(check.warnings[0].rule_name, "MaintainerDeprecated");
         let place = check.warnings[0].location.as_ref().expect("a place");
         let snippet = check.snippet(place).expect("a snippet");
-        assert_eq!((snippet.first_line(), &snippet.data[..]), (Some(4), TEXT.as_bytes()));
+        assert_eq!(
+            (snippet.first_line(), &snippet.data[..]),
+            (Some(4), TEXT.as_bytes())
+        );
     }
     target.passed(TEST);
 }
