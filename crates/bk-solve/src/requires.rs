@@ -244,8 +244,8 @@ async fn fetches_frontend(request: &BuildRequest) -> bool {
     let path = match (&request.dockerfile, &request.context) {
         (Dockerfile::Inline(text), _) => return names_syntax(text),
         (Dockerfile::Path(path), _) => path.clone(),
-        (Dockerfile::Default, Context::Dir(dir)) => dir.join("Dockerfile"),
-        (Dockerfile::InContext(path), Context::Dir(dir)) => dir.join(path),
+        (Dockerfile::Default, Context::Dir(dir) | Context::DirThrough(dir, _)) => dir.join("Dockerfile"),
+        (Dockerfile::InContext(path), Context::Dir(dir) | Context::DirThrough(dir, _)) => dir.join(path),
         // It is not here, or not cheap to look at: the daemon decides.
         _ => return true,
     };
