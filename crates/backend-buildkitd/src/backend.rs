@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bk_build::{
-    BuildError, BuildOutcome, BuildRequest, BuilderInfo, CredentialProvider, EventSink, ImageBuilder,
-    ImageLoader,
+    BuildError, BuildOutcome, BuildRequest, BuilderInfo, Call, CallAnswer, CredentialProvider, EventSink,
+    ImageBuilder, ImageLoader,
 };
 use bk_solve::{BoxedIo, DaemonFacts, Dialer, ImageExporter, SolveOptions};
 
@@ -72,6 +72,15 @@ impl BuildkitdBackend {
 impl ImageBuilder for BuildkitdBackend {
     async fn build(&self, request: BuildRequest, events: EventSink) -> Result<BuildOutcome, BuildError> {
         bk_solve::build(&self.dialer, &self.options, request, events).await
+    }
+
+    async fn call(
+        &self,
+        request: BuildRequest,
+        call: Call,
+        events: EventSink,
+    ) -> Result<CallAnswer, BuildError> {
+        bk_solve::call(&self.dialer, &self.options, request, call, events).await
     }
 
     fn info(&self) -> BuilderInfo {

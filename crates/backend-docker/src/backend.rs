@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bk_build::{
-    BuildError, BuildOutcome, BuildRequest, BuilderInfo, CredentialProvider, EventSink, ImageBuilder,
+    BuildError, BuildOutcome, BuildRequest, BuilderInfo, Call, CallAnswer, CredentialProvider, EventSink,
+    ImageBuilder, InputError,
 };
 use bk_proto::Id;
 use bk_solve::{ImageExporter, SolveOptions, with_start_and_end};
@@ -146,6 +147,31 @@ impl ImageBuilder for DockerBackend {
         let build_ref = Id::random().to_string();
         let build = Box::pin(self.build_and_push(request, &build_ref, &events));
         with_start_and_end(self.info(), &build_ref, &events, build).await
+    }
+
+    async fn call(
+        &self,
+        request: BuildRequest,
+        call: Call,
+        events: EventSink,
+    ) -> Result<CallAnswer, BuildError> {
+        let options = SolveOptions::new(ImageExporter::Moby, self.credentials.clone());
+        let (endpoint, info) = (self.endpoint.clone(), self.info());
+        match self.route {
+            DockerRoute::H2c => {
+                bk_solve::call(&H2c { endpoint, info }, &options, request, call, events).await
+            }
+            DockerRoute::Build | DockerRoute::Tar => {
+                let route = self.route.name();
+                let why = format!(
+                    "`{call}` cannot be asked on the Docker route {route}; the routes grpc and h2c can"
+                );
+                Err(InputError::new("--call", why, "").into())
+            }
+            DockerRoute::Auto | DockerRoute::Grpc => {
+                bk_solve::call(&Grpc { endpoint, info }, &options, request, call, events).await
+            }
+        }
     }
 
     fn info(&self) -> BuilderInfo {

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use crate::{BuildError, BuildOutcome, BuildRequest, EventSink};
+use crate::{BuildError, BuildOutcome, BuildRequest, Call, CallAnswer, EventSink, InputError};
 
 /// Something that builds images: a daemon reached by some route, a test double, a third party's service.
 ///
@@ -21,6 +21,23 @@ pub trait ImageBuilder: Send + Sync {
     /// # Errors
     /// A [`BuildError`] says who is at fault; see there.
     async fn build(&self, request: BuildRequest, events: EventSink) -> Result<BuildOutcome, BuildError>;
+
+    /// Asks the frontend of a request something instead of building. Nothing comes out but the answer: outputs and caches
+    /// to be written are left aside. Events and cancellation are those of [`build`](Self::build).
+    ///
+    /// # Errors
+    /// [`BuildError::TooOld`] when the daemon's frontend does not know the question, [`BuildError::Input`] when this
+    /// builder cannot ask (which is the default), else as [`build`](Self::build).
+    async fn call(
+        &self,
+        request: BuildRequest,
+        call: Call,
+        events: EventSink,
+    ) -> Result<CallAnswer, BuildError> {
+        let _ = (request, events);
+        let why = format!("`{call}`: {} cannot ask the frontend", self.info());
+        Err(InputError::new("--call", why, "build for this builder").into())
+    }
 
     /// What this builder is, for messages and tables. Never fails and never asks the daemon.
     fn info(&self) -> BuilderInfo;

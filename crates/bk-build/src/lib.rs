@@ -8,6 +8,7 @@
 mod attest;
 mod builder;
 mod cache;
+mod call;
 mod credentials;
 mod error;
 mod event;
@@ -19,6 +20,7 @@ mod output;
 mod request;
 mod secret;
 mod secret_text;
+mod set;
 mod sink;
 mod snippet;
 mod source_policy;
@@ -35,6 +37,10 @@ pub use bk_fsync::policy::{
 pub use bk_proto::ops::Definition;
 pub use builder::{BuilderInfo, ImageBuilder};
 pub use cache::Cache;
+pub use call::{
+    Call, CallAnswer, Check, CheckError, CheckSource, CheckWarning, Outline, OutlineArg, OutlineMount, Place,
+    PlaceLine, PlaceRange, TargetStage, Targets,
+};
 pub use credentials::{
     Credential, CredentialAnswer, CredentialError, CredentialErrorKind, CredentialKind, CredentialProvider,
     CredentialQuery, NoCredentials, OnlyHosts, WithTokens,
@@ -56,6 +62,7 @@ pub use output::{
 pub use request::{BuildRequest, Context, Dockerfile};
 pub use secret::{SecretBytes, SecretError, SecretProvider, SecretSource};
 pub use secret_text::SecretText;
+pub use set::{BuildSet, SetEnd, SetResult};
 pub use sink::{EventReceiver, EventSink};
 pub use snippet::{LineRange, SourceSnippet};
 pub use source_policy::SourcePolicy;

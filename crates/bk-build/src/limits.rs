@@ -19,3 +19,7 @@ pub const LOG_TAIL_LINE_BYTES: usize = 4096;
 /// Largest secret that is passed to a daemon, in bytes: what Go's client allows, so that no build works with one of
 /// them only.
 pub const MAX_SECRET_BYTES: usize = 500 * 1024;
+
+/// How many builds of a set run at the same time unless the program says otherwise. The daemon shares its own processors
+/// among them.
+pub const SET_BUILDS: usize = 4;

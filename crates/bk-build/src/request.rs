@@ -350,6 +350,9 @@ impl fmt::Debug for BuildRequest {
 pub enum Context {
     /// A directory on this machine. A symlink to a directory is followed.
     Dir(PathBuf),
+    /// A directory on this machine, seen through a tree over it, for instance [`bk_fsync::tree::ListedTree`]: everything
+    /// holds as for [`Dir`](Self::Dir), and the files of the context come from the tree.
+    DirThrough(PathBuf, Arc<dyn Tree>),
     /// Files from anywhere, for instance [`bk_fsync::tree::MemoryTree`].
     Tree(Arc<dyn Tree>),
     /// A Git or HTTP(S) address that the daemon fetches: `https://host/repository.git#ref:directory`, or a tar archive.
@@ -363,6 +366,7 @@ impl fmt::Debug for Context {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Dir(path) => f.debug_tuple("Dir").field(path).finish(),
+            Self::DirThrough(path, _) => f.debug_tuple("DirThrough").field(path).finish_non_exhaustive(),
             Self::Tree(_) => f.write_str("Tree(..)"),
             // An address may hold a password.
             Self::Remote(_) => f.write_str("Remote(..)"),

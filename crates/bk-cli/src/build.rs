@@ -9,7 +9,7 @@ use std::{
 };
 
 use bk_client::{
-    BuildError, BuildOutcome, BuildProxies, BuildRequest, Environment, EventReceiver, EventSink,
+    BuildError, BuildOutcome, BuildProxies, BuildRequest, CallAnswer, Environment, EventReceiver, EventSink,
     ImageBuilder, LocalFailure,
 };
 use bk_progress::{Mode, Renderer};
@@ -17,6 +17,7 @@ use tokio::runtime::Handle;
 
 use crate::{
     args::{BuildArgs, Global},
+    call::{self, Question},
     connect::connect,
     exit, files,
     interrupt::Interrupt,
@@ -26,7 +27,7 @@ use crate::{
 
 /// Runs the command and returns its exit code; everything there is to say was said.
 pub(crate) fn main(global: &Global, args: &BuildArgs) -> u8 {
-    let (mode, request, proxies) = match prepare(args) {
+    let (mode, request, proxies, question) = match prepare(args) {
         Ok(prepared) => prepared,
         Err(e) => return fail(&e, true),
     };
@@ -46,12 +47,10 @@ pub(crate) fn main(global: &Global, args: &BuildArgs) -> u8 {
         }
     };
     let print_id = args.progress.quiet && !outputs::use_stdout(&request.outputs);
-    let result = runtime.block_on(Box::pin(connect_and_build(global, request, proxies, mode)));
-    let code = match result.and_then(|outcome| keep(args, outcome)) {
-        Ok(outcome) => match outcome.image_id {
-            Some(id) if print_id => report::to_stdout(&format!("{id}\n")),
-            _ => exit::SUCCESS,
-        },
+    let work = connect_and_build(global, request, proxies, mode, question.as_ref());
+    let done = runtime.block_on(Box::pin(work));
+    let code = match done.and_then(|done| tell(args, print_id, done)) {
+        Ok(code) => code,
         // The plain display ends with the last output of a failed step; the others have not shown it as text.
         Err(e) => fail(&e, !matches!(mode, Mode::Auto | Mode::Plain)),
     };
@@ -67,17 +66,36 @@ fn fail(error: &BuildError, with_log: bool) -> u8 {
 }
 
 /// What is done before any daemon is asked.
-fn prepare(args: &BuildArgs) -> Result<(Mode, BuildRequest, BuildProxies), BuildError> {
+fn prepare(args: &BuildArgs) -> Result<(Mode, BuildRequest, BuildProxies, Option<Question>), BuildError> {
     let mode = request::mode(&args.progress, &Process)?;
+    let question = call::question(&args.call)?;
     let request = request::request(args, &Process)?;
-    if let Some(file) = &args.results.iidfile {
+    if let Some(file) = args.results.iidfile.as_ref().filter(|_| question.is_none()) {
         files::remove_stale(file)?;
     }
     let proxies = match &Environment::from_process().docker_config {
         Some(config) => BuildProxies::read(config)?,
         None => BuildProxies::default(),
     };
-    Ok((mode, request, proxies))
+    Ok((mode, request, proxies, question))
+}
+
+/// What came of a command.
+enum Done<'a> {
+    Built(BuildOutcome),
+    Answered(&'a Question, CallAnswer),
+}
+
+/// Writes and prints what was asked for; returns the exit code.
+fn tell(args: &BuildArgs, print_id: bool, done: Done<'_>) -> Result<u8, BuildError> {
+    let outcome = match done {
+        Done::Built(outcome) => keep(args, outcome)?,
+        Done::Answered(question, answer) => return call::show(question, &answer),
+    };
+    Ok(match outcome.image_id {
+        Some(id) if print_id => report::to_stdout(&format!("{id}\n")),
+        _ => exit::SUCCESS,
+    })
 }
 
 /// Writes the files that were asked for.
@@ -94,12 +112,13 @@ fn keep(args: &BuildArgs, outcome: BuildOutcome) -> Result<BuildOutcome, BuildEr
     Ok(outcome)
 }
 
-async fn connect_and_build(
+async fn connect_and_build<'a>(
     global: &Global,
     mut request: BuildRequest,
     proxies: BuildProxies,
     mode: Mode,
-) -> Result<BuildOutcome, BuildError> {
+    question: Option<&'a Question>,
+) -> Result<Done<'a>, BuildError> {
     let mut interrupt = Interrupt::listen()
         .map_err(|e| BuildError::from(LocalFailure::new("bk", "cannot listen for signals").caused_by(e)))?;
     let client = tokio::select! {
@@ -108,14 +127,17 @@ async fn connect_and_build(
         () = interrupt.asked() => return Err(BuildError::Cancelled),
     };
     proxies.apply(&client.info().address, &mut request);
-    drive(
-        &client,
-        request,
-        mode.renderer(io::stderr()),
-        interrupt,
-        limits::CANCEL_GRACE,
-    )
-    .await
+    let (renderer, grace) = (mode.renderer(io::stderr()), limits::CANCEL_GRACE);
+    match question {
+        None => drive(&client, request, renderer, interrupt, grace)
+            .await
+            .map(Done::Built),
+        Some(question) => {
+            let ask = |sink| client.call(request, question.call.clone(), sink);
+            let answer = drawn(ask, renderer, interrupt, grace).await?;
+            Ok(Done::Answered(question, answer))
+        }
+    }
 }
 
 /// Builds, draws, and stops when asked. Returns when the display is complete, or `grace` after the user asked to stop
@@ -124,15 +146,25 @@ async fn drive(
     builder: &dyn ImageBuilder,
     request: BuildRequest,
     renderer: Box<dyn Renderer + Send>,
-    mut interrupt: Interrupt,
+    interrupt: Interrupt,
     grace: Duration,
 ) -> Result<BuildOutcome, BuildError> {
+    drawn(|sink| builder.build(request, sink), renderer, interrupt, grace).await
+}
+
+/// [`drive`] for anything that has events.
+async fn drawn<T, F: Future<Output = Result<T, BuildError>>>(
+    work: impl FnOnce(EventSink) -> F,
+    renderer: Box<dyn Renderer + Send>,
+    mut interrupt: Interrupt,
+    grace: Duration,
+) -> Result<T, BuildError> {
     let (sink, events) = EventSink::default_channel();
     let mut drawing = tokio::task::spawn_blocking(move || draw(events, renderer));
     // Dropping the build at the end of this statement cancels it on the daemon and lets go of the sink.
     let result = tokio::select! {
         biased;
-        result = builder.build(request, sink) => result,
+        result = work(sink) => result,
         () = interrupt.asked() => Err(BuildError::Cancelled),
     };
     // The display ends when the last holder of the sink is gone: then the build has cleaned up as well.

@@ -6,6 +6,7 @@
 mod access;
 mod args;
 mod build;
+mod call;
 mod connect;
 mod csv;
 mod exit;

@@ -2,6 +2,9 @@
 //! one, and against live ones.
 
 #[cfg(unix)]
+#[path = "cli/call.rs"]
+mod call;
+#[cfg(unix)]
 #[path = "cli/fake.rs"]
 mod fake;
 #[path = "cli/input.rs"]

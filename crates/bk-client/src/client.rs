@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bk_build::{BuildError, BuildOutcome, BuildRequest, BuilderInfo, EventSink, ImageBuilder, TokenExchange};
+use bk_build::{
+    BuildError, BuildOutcome, BuildRequest, BuilderInfo, Call, CallAnswer, EventSink, ImageBuilder,
+    TokenExchange,
+};
 
 use crate::tokens;
 
@@ -29,15 +32,28 @@ impl Client {
         self.tokens = tokens;
         self
     }
+
+    fn with_tokens(&self, mut request: BuildRequest) -> BuildRequest {
+        request.credentials = request
+            .credentials
+            .map(|provider| tokens::with(provider, self.tokens.as_ref()));
+        request
+    }
 }
 
 #[async_trait]
 impl ImageBuilder for Client {
-    async fn build(&self, mut request: BuildRequest, events: EventSink) -> Result<BuildOutcome, BuildError> {
-        request.credentials = request
-            .credentials
-            .map(|provider| tokens::with(provider, self.tokens.as_ref()));
-        self.builder.build(request, events).await
+    async fn build(&self, request: BuildRequest, events: EventSink) -> Result<BuildOutcome, BuildError> {
+        self.builder.build(self.with_tokens(request), events).await
+    }
+
+    async fn call(
+        &self,
+        request: BuildRequest,
+        call: Call,
+        events: EventSink,
+    ) -> Result<CallAnswer, BuildError> {
+        self.builder.call(self.with_tokens(request), call, events).await
     }
 
     fn info(&self) -> BuilderInfo {

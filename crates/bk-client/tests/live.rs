@@ -7,6 +7,8 @@
 
 #[path = "live/access.rs"]
 mod access;
+#[path = "live/call.rs"]
+mod call;
 #[path = "live/harness.rs"]
 mod harness;
 #[path = "live/many.rs"]

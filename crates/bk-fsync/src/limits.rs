@@ -191,3 +191,7 @@ pub const TAR_HOLES_FROM: u64 = 64 * 1024;
 /// Runs of data that are looked for in a file whose holes are to be left out of an archive. With more, it is written
 /// whole.
 pub const TAR_WRITTEN_RUNS_MAX: usize = 1 << 16;
+
+/// Answers that a [`ListedTree`](crate::tree::ListedTree) remembers: names, metadata, link targets and lists of extended
+/// attributes count one each. About 200 bytes apiece; the largest contexts have some hundred thousand files.
+pub const LISTED_ENTRIES: usize = 2_000_000;

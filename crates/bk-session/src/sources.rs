@@ -93,11 +93,15 @@ impl Sources {
         let mut this = Self::none();
         let mut context_dir = None;
         match context {
-            Context::Dir(path) => {
+            Context::Dir(path) | Context::DirThrough(path, _) => {
                 let dir = canonical_dir(path)?;
                 let tree = DirTree::open(&dir)
                     .map_err(|e| LocalFailure::new(path, "cannot open the context directory").caused_by(e))?;
-                this = this.with(CONTEXT, Arc::new(tree), Some(dir.clone()));
+                let tree: Arc<dyn Tree> = match context {
+                    Context::DirThrough(_, through) => through.clone(),
+                    _ => Arc::new(tree),
+                };
+                this = this.with(CONTEXT, tree, Some(dir.clone()));
                 this.shared_key = shared_key(&dir, &host_name());
                 context_dir = Some(dir);
             }

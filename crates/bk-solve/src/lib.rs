@@ -3,6 +3,7 @@
 //! Both backends run the same build and differ only in how bytes reach the daemon: they implement [`Dialer`]. What a
 //! daemon says is untrusted: it is decoded with limits and sorted into [`bk_build::BuildError`] by fault.
 
+mod call;
 mod channel;
 mod classify;
 mod details;
@@ -14,6 +15,7 @@ mod outputs;
 mod requires;
 mod solve;
 
+pub use call::call;
 pub use channel::{Channel, chain};
 pub use classify::message_failure;
 pub use details::ErrorDetails;

@@ -41,3 +41,7 @@ pub const CLOSE_GRACE: Duration = Duration::from_secs(2);
 
 /// Log bytes kept for the error message of a step that may fail, per running step.
 pub const LOG_TAIL_BYTES: usize = 16 * 1024;
+
+/// How often the daemon is asked whether a build has begun whose frontend is to be asked. It waits up to three seconds
+/// each time before it says no.
+pub const JOB_ATTEMPTS: u32 = 5;

@@ -8,8 +8,8 @@
 use std::io::Read as _;
 
 use bk_build::{
-    BuildError, BuildRequest, BuilderInfo, Context, DaemonTooOld, Dockerfile, Entitlement, Frontend,
-    InputError, NamedContext,
+    BuildError, BuildRequest, BuilderInfo, Call, Context, DaemonTooOld, Dockerfile, Entitlement, Frontend,
+    InputError, NamedContext, Refusal,
 };
 
 /// A version of BuildKit, major and minor.
@@ -227,6 +227,54 @@ pub async fn check(request: &BuildRequest, info: &BuilderInfo) -> Result<(), Bui
     }
 }
 
+/// Which BuildKit's frontend knows a question, and the first engine with it. `None` for questions by name.
+fn call_since(call: &Call) -> Option<(BuildkitVersion, &'static str)> {
+    match call {
+        Call::Check => Some((BuildkitVersion(0, 14), "27.0")),
+        Call::Outline | Call::Targets => Some((BuildkitVersion(0, 11), "24.0")),
+        _ => None,
+    }
+}
+
+/// Refuses a question that the daemon's frontend is known not to understand.
+///
+/// # Errors
+/// [`BuildError::TooOld`] names the question, the daemon and the version that has it.
+pub(crate) async fn check_call(
+    request: &BuildRequest,
+    call: &Call,
+    info: &BuilderInfo,
+) -> Result<(), BuildError> {
+    match (call_since(call), buildkit_of(info)) {
+        (Some((since, _)), Some(has)) if has < since && !fetches_frontend(request).await => {
+            Err(unknown_call(call, info))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// gRPC's number for what is not there.
+const UNIMPLEMENTED: i32 = 12;
+
+/// What a frontend comes to that does not understand a question.
+pub(crate) fn unknown_call(call: &Call, info: &BuilderInfo) -> BuildError {
+    let option = format!("--call {call}");
+    let Some((since, engine)) = call_since(call) else {
+        return Refusal::new(
+            UNIMPLEMENTED,
+            format!("{option}: the frontend of {info} does not know it"),
+        )
+        .hint("`--call subrequests.describe` lists what it knows")
+        .into();
+    };
+    let has = match buildkit_of(info) {
+        Some(has) if has < since => has.to_string(),
+        _ => "an older frontend".to_owned(),
+    };
+    let needs = format!("{since} (Docker Engine {engine})");
+    DaemonTooOld::new(option, info.to_string(), has, needs).into()
+}
+
 /// Whether the daemon fetches a frontend, which may be newer than itself.
 async fn fetches_frontend(request: &BuildRequest) -> bool {
     if matches!(request.frontend, Frontend::Named(_)) || request.build_args.contains_key("BUILDKIT_SYNTAX") {
@@ -235,8 +283,8 @@ async fn fetches_frontend(request: &BuildRequest) -> bool {
     let path = match (&request.dockerfile, &request.context) {
         (Dockerfile::Inline(text), _) => return names_syntax(text),
         (Dockerfile::Path(path), _) => path.clone(),
-        (Dockerfile::Default, Context::Dir(dir)) => dir.join("Dockerfile"),
-        (Dockerfile::InContext(path), Context::Dir(dir)) => dir.join(path),
+        (Dockerfile::Default, Context::Dir(dir) | Context::DirThrough(dir, _)) => dir.join("Dockerfile"),
+        (Dockerfile::InContext(path), Context::Dir(dir) | Context::DirThrough(dir, _)) => dir.join(path),
         // It is not here, or not cheap to look at: the daemon decides.
         _ => return true,
     };
@@ -369,6 +417,44 @@ mod tests {
             refusal(&with("FROM a").build_arg("BUILDKIT_SYNTAX", "x"), &old).await,
             None
         );
+    }
+
+    #[tokio::test]
+    async fn questions_need_a_frontend_that_knows_them() {
+        let here = BuildRequest::new(".").dockerfile(Dockerfile::Inline("FROM x".into()));
+        for (call, version, text) in [
+            (
+                Call::Check,
+                "26.1.5",
+                Some("--call check needs BuildKit 0.14 (Docker Engine 27.0)"),
+            ),
+            (Call::Check, "28.5.2", None),
+            (
+                Call::Outline,
+                "20.10.24",
+                Some("--call outline needs BuildKit 0.11 (Docker Engine 24.0)"),
+            ),
+            (Call::Targets, "26.1.5", None),
+            (Call::Named("frontend.x".to_owned()), "20.10.24", None),
+        ] {
+            let refused = check_call(&here, &call, &docker(version))
+                .await
+                .err()
+                .map(|e| e.to_string());
+            match (&refused, text) {
+                (None, None) => {}
+                (Some(said), Some(text)) => assert!(said.starts_with(text), "{said}"),
+                _ => panic!("{call} on {version}: {refused:?}"),
+            }
+        }
+        let fetched = here.dockerfile(Dockerfile::Inline("# syntax=a/b\nFROM x".into()));
+        assert!(
+            check_call(&fetched, &Call::Check, &docker("20.10.24"))
+                .await
+                .is_ok()
+        );
+        let unknown = unknown_call(&Call::Named("frontend.x".to_owned()), &docker("28.5.2"));
+        assert!(matches!(unknown, BuildError::Refused(_)), "{unknown:?}");
     }
 
     #[test]

@@ -104,12 +104,12 @@ pub async fn build(
 ///
 /// # Errors
 /// Those of `build`.
-pub async fn with_start_and_end(
+pub async fn with_start_and_end<T>(
     builder: BuilderInfo,
     build_ref: &str,
     events: &EventSink,
-    build: impl Future<Output = Result<BuildOutcome, BuildError>>,
-) -> Result<BuildOutcome, BuildError> {
+    build: impl Future<Output = Result<T, BuildError>>,
+) -> Result<T, BuildError> {
     let started = BuildEvent::Started {
         build_ref: build_ref.to_owned(),
         builder,
@@ -269,7 +269,7 @@ pub async fn open(dialer: &dyn Dialer) -> Result<Channel, BuildError> {
 }
 
 /// Puts the address of the engine's machine where the request says `host-gateway`.
-async fn set_gateway(channel: &Channel, request: &mut BuildRequest) -> Result<(), BuildError> {
+pub(crate) async fn set_gateway(channel: &Channel, request: &mut BuildRequest) -> Result<(), BuildError> {
     let workers = deadline("an answer about the daemon's worker", async {
         client(channel)
             .list_workers(ListWorkersRequest::default())
@@ -379,14 +379,14 @@ async fn deadline<T>(what: &str, work: impl Future<Output = Result<T, BuildError
     })
 }
 
-fn client(channel: &Channel) -> ControlClient<Channel> {
+pub(crate) fn client(channel: &Channel) -> ControlClient<Channel> {
     // The daemon's side ignores the authority; an empty one is not legal.
     ControlClient::with_origin(channel.clone(), http::Uri::from_static("http://localhost"))
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(usize::MAX)
 }
 
-async fn attach(
+pub(crate) async fn attach(
     dialer: &dyn Dialer,
     channel: &Channel,
     session: Session,
@@ -416,7 +416,7 @@ async fn attach(
 /// Turns Status into events until it ends, or until it has been silent for too long after Solve.
 ///
 /// A failure of Status is no failure of the build: Solve says what happened.
-async fn follow_status(
+pub(crate) async fn follow_status(
     channel: &Channel,
     build_ref: &str,
     fold: &mut StatusFold,

@@ -4,6 +4,7 @@
 
 mod access;
 mod cache;
+mod call;
 mod daemon;
 mod files;
 mod progress;
@@ -15,6 +16,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub(crate) use access::AccessArgs;
 pub(crate) use cache::CacheArgs;
+pub(crate) use call::CallArgs;
 pub(crate) use daemon::{Backend, Global, Route};
 pub(crate) use files::{ContextMode, FileArgs, OnChange, Sync};
 pub(crate) use progress::{Progress, ProgressArgs};
@@ -29,6 +31,7 @@ Examples:
   bk build --build-arg V=1 --target t .  pass a build argument, stop at stage t
   bk build -f - . < Dockerfile           take the Dockerfile from standard input
   bk build -q .                          print the image id and nothing else
+  bk build --check .                     build nothing, say what is questionable in the Dockerfile
   bk --addr tcp://127.0.0.1:1234 build . use that daemon";
 
 const EXIT_CODES: &str = "\
@@ -66,6 +69,8 @@ pub(crate) struct BuildArgs {
     pub(crate) source: SourceArgs,
     #[command(flatten)]
     pub(crate) results: ResultArgs,
+    #[command(flatten)]
+    pub(crate) call: CallArgs,
     #[command(flatten)]
     pub(crate) cache: CacheArgs,
     #[command(flatten)]

@@ -134,6 +134,16 @@ const FLAGS: &[(&str, &[&str], Does)] = &[
         &["--push", "-t", "h/i:1"],
         Sends(&["exporter moby name=h/i:1", "exporter moby push=true"]),
     ),
+    (
+        "call",
+        &[],
+        ShownBy("call::questions_and_their_fields and cli::call"),
+    ),
+    (
+        "check",
+        &[],
+        ShownBy("call::questions_and_their_fields and cli::call"),
+    ),
     ("iidfile", &[], ShownBy("cli::fake and cli::live")),
     ("metadata-file", &[], ShownBy("cli::fake and cli::live")),
     ("transfer-report", &[], ShownBy("a_transfer_is_told_in_full")),

@@ -8,6 +8,8 @@ mod dir;
 mod files;
 #[cfg(unix)]
 pub(crate) mod host;
+#[cfg(unix)]
+mod listed;
 mod memory;
 mod overlay;
 mod path_map;
@@ -23,6 +25,8 @@ pub use dir::{DirTree, OpenTreeError};
 #[cfg(unix)]
 pub(crate) use dir::{meta_of, open_below};
 pub use files::FilesTree;
+#[cfg(unix)]
+pub use listed::ListedTree;
 pub use memory::MemoryTree;
 pub use overlay::OverlayTree;
 #[cfg(unix)]

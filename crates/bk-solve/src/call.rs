@@ -1,0 +1,314 @@
+//! One question to a frontend: session, an empty Solve that holds the build open, and the gateway beside it.
+//!
+//! The answer to a plain Solve has no place for what a frontend says, so the client drives the build itself: it lets the
+//! frontend solve through the gateway and returns what that gave. Without the return the build would wait for ever; it
+//! is sent whatever happened, and dropping the future ends the build as always.
+
+use std::collections::BTreeMap;
+
+use bk_build::{
+    BuildError, BuildRequest, Call, CallAnswer, EventSink, Frontend, HostAddress, InputError, ProtocolFailure,
+};
+use bk_proto::{
+    control::SolveRequest,
+    gateway::{self, llb_bridge_client::LlbBridgeClient},
+    id::Id,
+    rpc_status::Status as RpcStatus,
+};
+use bk_session::{Extras, Session, SessionConfig, Sources};
+use bytes::Bytes;
+use tokio::{sync::watch, time::timeout};
+use tonic::{Code, Request, Status, metadata::MetadataValue};
+
+use crate::{
+    channel::Channel,
+    classify,
+    dial::Dialer,
+    fold::StatusFold,
+    limits::{CLOSE_GRACE, JOB_ATTEMPTS, MAX_MESSAGE, SESSION_END_GRACE},
+    lower::lower,
+    requires,
+    solve::{SolveOptions, attach, client, follow_status, open, set_gateway, with_start_and_end},
+};
+
+/// Names the build that a gateway call belongs to.
+const BUILD_ID: &str = "buildkit-controlapi-buildid";
+/// What a frontend that is fetched has to understand; the mark lets the built-in one pass it on.
+const SUBREQUESTS: &str = "moby.buildkit.frontend.subrequests+forward";
+/// What frontends say to a question that they do not know.
+const UNSUPPORTED: &str = "unsupported request ";
+
+/// Asks the frontend of a request on the daemon that `dialer` reaches. Outputs and caches to be written are left aside.
+///
+/// Dropping the future ends the build that is the question's frame.
+///
+/// # Errors
+/// [`BuildError::TooOld`] when the frontend does not know the question, else as [`build`](crate::build).
+pub async fn call(
+    dialer: &dyn Dialer,
+    options: &SolveOptions,
+    request: BuildRequest,
+    call: Call,
+    events: EventSink,
+) -> Result<CallAnswer, BuildError> {
+    let build_ref = Id::random().to_string();
+    let asking = Box::pin(run(dialer, options, request, &call, &build_ref, &events));
+    with_start_and_end(dialer.info(), &build_ref, &events, asking).await
+}
+
+async fn run(
+    dialer: &dyn Dialer,
+    options: &SolveOptions,
+    mut request: BuildRequest,
+    call: &Call,
+    build_ref: &str,
+    events: &EventSink,
+) -> Result<CallAnswer, BuildError> {
+    request.validate()?;
+    if matches!(request.frontend, Frontend::Definition(_)) {
+        let why = format!("`{call}`: steps that were made elsewhere have no frontend that could be asked");
+        return Err(InputError::new("--call", why, "").into());
+    }
+    let info = dialer.info();
+    requires::check_call(&request, call, &info).await?;
+    requires::check(&request, &info).await?;
+    let sources = Sources::of(&request).await?;
+    let filename = sources.dockerfile_name().map(str::to_owned);
+    let source_attrs = sources.frontend_attrs();
+    let credentials = request
+        .credentials
+        .clone()
+        .unwrap_or_else(|| options.credentials.clone());
+    let extras = Extras::of(&request).await?;
+    let config = SessionConfig::new(sources, credentials).events(events.clone());
+    let session = Session::new(config.extras(extras));
+
+    let channel = open(dialer).await?;
+    let hosts = &request.steps.add_hosts;
+    if hosts.iter().any(|h| h.address == HostAddress::Gateway) {
+        set_gateway(&channel, &mut request).await?;
+    }
+    let session_id = session.id().to_owned();
+    let session = attach(dialer, &channel, session).await?;
+    let mut lowered = lower(
+        &request,
+        build_ref,
+        &session_id,
+        filename.as_deref(),
+        options.exporter,
+    );
+    for (key, value) in source_attrs {
+        lowered.frontend_attrs.entry(key).or_insert(value);
+    }
+    let (frame, question) = split(lowered, call);
+    let failures = session.failures();
+
+    let mut fold = StatusFold::new();
+    let (solved, when_solved) = watch::channel(false);
+    let solving = async {
+        let result = drive(&channel, build_ref, frame, question).await;
+        session.close(CLOSE_GRACE).await;
+        solved.send_replace(true);
+        result
+    };
+    let (result, ()) = tokio::join!(
+        solving,
+        follow_status(&channel, build_ref, &mut fold, events, when_solved)
+    );
+    match result {
+        Ok(metadata) => Ok(CallAnswer::from_metadata(metadata)?),
+        Err(Failure::Protocol(text)) => Err(ProtocolFailure::new(text).into()),
+        Err(Failure::Status(status)) if status.message().contains(UNSUPPORTED) => {
+            Err(requires::unknown_call(call, &info))
+        }
+        Err(Failure::Status(status)) => {
+            let name = filename.as_deref().unwrap_or("Dockerfile");
+            let error = classify::solve_failure(&status, &fold, &info.address, name);
+            Err(failures.explain(error))
+        }
+    }
+}
+
+/// Parts a build into the frame that holds it open and the question that is asked inside.
+fn split(mut solve: SolveRequest, call: &Call) -> (SolveRequest, gateway::SolveRequest) {
+    let mut attrs = std::mem::take(&mut solve.frontend_attrs);
+    attrs.insert("requestid".to_owned(), call.request_id().to_owned());
+    attrs
+        .entry("frontend.caps".to_owned())
+        .and_modify(|caps| *caps = format!("{caps},{SUBREQUESTS}"))
+        .or_insert_with(|| SUBREQUESTS.to_owned());
+    // Statements are made about images, and there will be none; and nothing is looked up in a cache.
+    attrs.retain(|key, _| !key.starts_with("attest:") && key != "cache-imports");
+    let policies = solve.source_policy.iter().cloned().collect();
+    let question = gateway::SolveRequest {
+        frontend: std::mem::take(&mut solve.frontend),
+        frontend_opt: attrs,
+        allow_result_return: true,
+        allow_result_array_ref: true,
+        source_policies: policies,
+        ..gateway::SolveRequest::default()
+    };
+    let frame = SolveRequest {
+        r#ref: solve.r#ref,
+        session: solve.session,
+        entitlements: solve.entitlements,
+        source_policy: solve.source_policy,
+        ..SolveRequest::default()
+    };
+    (frame, question)
+}
+
+enum Failure {
+    Status(Status),
+    Protocol(String),
+}
+
+impl From<Status> for Failure {
+    fn from(status: Status) -> Self {
+        Self::Status(status)
+    }
+}
+
+/// Runs the frame and the question side by side.
+///
+/// The frame may end first: it repeats a failure of the question without its details, and after a return its end and the
+/// answer to the return come in either order.
+async fn drive(
+    channel: &Channel,
+    build_ref: &str,
+    frame: SolveRequest,
+    question: gateway::SolveRequest,
+) -> Result<BTreeMap<String, Bytes>, Failure> {
+    let mut control = client(channel);
+    let mut frame = std::pin::pin!(control.solve(frame));
+    let mut asking = Box::pin(ask(channel, build_ref, question));
+    let (answer, ended) = tokio::select! {
+        biased;
+        answer = &mut asking => (answer?, frame.await),
+        ended = &mut frame => {
+            let patience = if ended.is_ok() { CLOSE_GRACE } else { SESSION_END_GRACE };
+            match (timeout(patience, asking).await, ended) {
+                (Ok(Ok(answer)), ended) => (answer, ended),
+                (_, Err(status)) => return Err(status.into()),
+                (Ok(Err(status)), Ok(_)) => return Err(status.into()),
+                (Err(_), Ok(_)) => return Err(Failure::Protocol(
+                    "it ended the build before the question was answered".to_owned(),
+                )),
+            }
+        }
+    };
+    let metadata = answer?;
+    ended?;
+    Ok(metadata)
+}
+
+/// Asks, and ends the build with the answer or with the failure. The outer error says that the build could not be ended:
+/// then nothing more will come of it.
+async fn ask(
+    channel: &Channel,
+    build_ref: &str,
+    question: gateway::SolveRequest,
+) -> Result<Result<BTreeMap<String, Bytes>, Status>, Status> {
+    let id = MetadataValue::try_from(build_ref)
+        .map_err(|_| Status::internal("the build's reference cannot be sent"))?;
+    let mut bridge =
+        LlbBridgeClient::with_origin(channel.clone(), http::Uri::from_static("http://localhost"))
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(usize::MAX);
+    // The daemon itself waits for the build to appear, three seconds each time.
+    let mut attempts = 1;
+    while let Err(status) = bridge.ping(of_build(&id, gateway::PingRequest::default())).await {
+        if status.code() != Code::NotFound && !status.message().contains("no such job")
+            || attempts == JOB_ATTEMPTS
+        {
+            return Err(status);
+        }
+        attempts += 1;
+    }
+    let answer = bridge.solve(of_build(&id, question)).await;
+    let (end, answer) = match answer {
+        Ok(answer) => {
+            let metadata = answer.into_inner().result.unwrap_or_default().metadata;
+            let result = gateway::Result {
+                metadata: metadata.clone(),
+                ..gateway::Result::default()
+            };
+            let end = gateway::ReturnRequest {
+                result: Some(result),
+                error: None,
+            };
+            (
+                end,
+                Ok(metadata.into_iter().map(|(k, v)| (k, v.into())).collect()),
+            )
+        }
+        Err(status) => {
+            let error = RpcStatus {
+                code: status.code() as i32,
+                message: status.message().to_owned(),
+                details: Vec::new(),
+            };
+            let end = gateway::ReturnRequest {
+                result: None,
+                error: Some(error),
+            };
+            (end, Err(status))
+        }
+    };
+    match bridge.r#return(of_build(&id, end)).await {
+        Ok(_) => Ok(answer),
+        // Why the question failed says more than that nobody could be told.
+        Err(status) => Err(answer.err().unwrap_or(status)),
+    }
+}
+
+fn of_build<T>(id: &MetadataValue<tonic::metadata::Ascii>, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.metadata_mut().insert(BUILD_ID, id.clone());
+    request
+}
+
+#[cfg(test)]
+mod tests {
+    use bk_build::{Attestation, Cache, NamedContext};
+
+    use super::*;
+    use crate::ImageExporter;
+
+    #[test]
+    fn the_question_takes_the_frontend_and_the_frame_nothing_to_export() {
+        let request = BuildRequest::new(".")
+            .tag("a")
+            .target("t")
+            .attest(Attestation::sbom())
+            .cache_to(Cache::inline())
+            .cache_from(Cache::registry("c"))
+            .named_context("n", NamedContext::Image("i".to_owned()));
+        let (frame, question) = split(
+            lower(&request, "r", "s", Some("D"), ImageExporter::Image),
+            &Call::Check,
+        );
+        let empty = SolveRequest {
+            r#ref: "r".to_owned(),
+            session: "s".to_owned(),
+            ..SolveRequest::default()
+        };
+        assert_eq!(frame, empty);
+        let attrs: Vec<_> = question
+            .frontend_opt
+            .iter()
+            .map(|(k, v)| format!("{k}={v}"))
+            .collect();
+        assert_eq!(
+            attrs,
+            [
+                "context:n=docker-image://i",
+                "filename=D",
+                "frontend.caps=moby.buildkit.frontend.contexts+forward,moby.buildkit.frontend.subrequests+forward",
+                "requestid=frontend.lint",
+                "target=t"
+            ]
+        );
+        assert_eq!(question.frontend, "dockerfile.v0");
+    }
+}
