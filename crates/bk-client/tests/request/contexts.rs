@@ -257,7 +257,7 @@ fn steps_that_were_made_elsewhere_run() {
             assert_eq!(outcome.transfer.sent_files, 1, "{}", place.target.name());
             let image = place.engine.tree(&place.tag, "").await.expect("the image");
             holds(&place.target.name(), &image, &[("file", Some(&place.tag))]);
-            let (outcome, _) = place.built(request.output(Output::CacheOnly)).await;
+            let (outcome, _) = place.built(request.output(Output::cache_only())).await;
             assert!(outcome.image_id.is_none());
         },
     );
