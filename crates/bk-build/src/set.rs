@@ -51,7 +51,7 @@ impl Default for BuildSet {
     }
 }
 
-/// How one build of a set ended.
+/// A build of a set, and how it ended.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct SetResult {
@@ -63,6 +63,10 @@ pub struct SetResult {
 
 /// How one build of a set ended.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one a build, and most of them succeed"
+)]
 #[non_exhaustive]
 pub enum SetEnd {
     /// It succeeded.

@@ -82,14 +82,14 @@ fn prepare(args: &BuildArgs) -> Result<(Mode, BuildRequest, BuildProxies, Option
 
 /// What came of a command.
 enum Done<'a> {
-    Built(BuildOutcome),
+    Built(Box<BuildOutcome>),
     Answered(&'a Question, CallAnswer),
 }
 
 /// Writes and prints what was asked for; returns the exit code.
 fn tell(args: &BuildArgs, print_id: bool, done: Done<'_>) -> Result<u8, BuildError> {
     let outcome = match done {
-        Done::Built(outcome) => keep(args, outcome)?,
+        Done::Built(outcome) => keep(args, *outcome)?,
         Done::Answered(question, answer) => return call::show(question, &answer),
     };
     Ok(match outcome.image_id {
@@ -131,7 +131,7 @@ async fn connect_and_build<'a>(
     match question {
         None => drive(&client, request, renderer, interrupt, grace)
             .await
-            .map(Done::Built),
+            .map(|outcome| Done::Built(Box::new(outcome))),
         Some(question) => {
             let ask = |sink| client.call(request, question.call.clone(), sink);
             let answer = drawn(ask, renderer, interrupt, grace).await?;
