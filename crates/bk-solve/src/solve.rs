@@ -205,7 +205,8 @@ pub async fn run(
         Ok(response) => {
             let answer = response.into_inner().exporter_response.into_iter().collect();
             let mut outcome = outputs::outcome(answer, &request, options.exporter);
-            outcome.exports = exports.commit().await?;
+            // The daemon may have been done before this machine failed.
+            outcome.exports = exports.commit().await.map_err(|e| failures.explain(e))?;
             outcome.build_ref = build_ref.to_owned();
             outcome.transfer = report.total;
             outcome.transfers = report.transfers;

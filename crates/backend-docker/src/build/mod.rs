@@ -83,7 +83,7 @@ pub(crate) async fn by_session(
     let report = session.close(CLOSE_GRACE).await;
     let mut outcome = finish(build_id, result.map_err(|e| failures.explain(e)), report.total)?;
     outcome.transfers = report.transfers;
-    outcome.exports = exports.commit().await?;
+    outcome.exports = exports.commit().await.map_err(|e| failures.explain(e))?;
     Ok(outcome)
 }
 

@@ -40,6 +40,7 @@ struct State {
     report: ExportReport,
     begun: bool,
     arrived: bool,
+    failed: bool,
     staged: Option<Staged>,
 }
 
@@ -133,13 +134,13 @@ impl Exports {
     ///
     /// # Errors
     /// [`BuildError::Local`] when a file cannot be put in its place, [`BuildError::Protocol`] when the daemon has not sent
-    /// something that it was asked for.
+    /// something that it was asked for. The cause may be a failure of this machine that the session knows.
     pub async fn commit(&self) -> Result<Vec<ExportReport>, BuildError> {
         let mut reports = Vec::new();
         let mut staged = Vec::new();
         for slot in self.slots.iter().filter(|slot| slot.takes()) {
             let mut state = slot.lock();
-            if !state.arrived {
+            if !state.arrived || state.failed {
                 let text = format!(
                     "it says that the build is complete, and has not sent output {}",
                     slot.output + 1
@@ -175,6 +176,11 @@ impl Slot {
         let mut state = self.lock();
         add(&mut state.report);
         state.arrived = true;
+    }
+
+    /// Notes that a stream has not arrived whole, even if others of the same output have.
+    pub(crate) fn failed(&self) {
+        self.lock().failed = true;
     }
 
     pub(crate) fn stage(&self, staged: Staged) {

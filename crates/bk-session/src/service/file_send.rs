@@ -244,8 +244,9 @@ impl StreamingService<Packet> for Call {
         let executor = self.server.executor.clone();
         executor.spawn(async move {
             let _running = call.server.exports.running();
+            let result = call.receive_dir(request.into_inner(), outbound).await;
             // Nobody may be there to hear it any more.
-            drop(told.send(call.receive_dir(request.into_inner(), outbound).await));
+            drop(told.send(result));
         });
         let end = async move {
             result
@@ -389,6 +390,14 @@ impl Call {
         inbound: Streaming<Packet>,
         outbound: mpsc::Sender<Packet>,
     ) -> Result<(), Status> {
+        let result = self.to_dir(inbound, outbound).await;
+        if let (Err(_), Some(slot)) = (&result, self.slot()) {
+            slot.failed();
+        }
+        result
+    }
+
+    async fn to_dir(&self, inbound: Streaming<Packet>, outbound: mpsc::Sender<Packet>) -> Result<(), Status> {
         let Some(slot) = self.slot() else {
             return Err(Status::not_found("nothing is wanted here"));
         };
