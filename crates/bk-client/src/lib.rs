@@ -38,7 +38,9 @@ pub use bk_fsync::{
     receive::{Change, DevicePolicy, ReceiveMode, ReceiveObserver, ReceiveWarning, ReceivedOwner, Unchanged},
     tree::{self, DirTree, MemoryTree, Tree},
 };
-pub use bk_session::{DockerConfig, Proxies, TokenClient};
+#[cfg(unix)]
+pub use bk_fsync::tar::ArchiveFormat;
+pub use bk_session::{ContextTar, DockerConfig, Proxies, TokenClient};
 
 #[cfg(feature = "buildkitd")]
 pub use backend_buildkitd::{BuildkitdBackend, Endpoint as BuildkitdEndpoint};
