@@ -33,13 +33,13 @@ mod proxies;
 mod tokens;
 
 pub use bk_build::*;
+#[cfg(unix)]
+pub use bk_fsync::tar::ArchiveFormat;
 pub use bk_fsync::{
     ReceiveOptions,
     receive::{Change, DevicePolicy, ReceiveMode, ReceiveObserver, ReceiveWarning, ReceivedOwner, Unchanged},
     tree::{self, DirTree, MemoryTree, Tree},
 };
-#[cfg(unix)]
-pub use bk_fsync::tar::ArchiveFormat;
 pub use bk_session::{ContextTar, DockerConfig, Proxies, TokenClient};
 
 #[cfg(feature = "buildkitd")]
