@@ -8,6 +8,7 @@ mod pattern;
 mod receiver;
 mod scratch;
 mod sender;
+pub mod tar;
 
 pub use errors::draw;
 pub use input::{Detail, TreeFile, Write};

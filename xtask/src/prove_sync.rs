@@ -50,7 +50,7 @@ pub(crate) fn main(arguments: &[String]) -> Result<()> {
     outcome.and(cleaned)
 }
 
-/// Runs every proof on every daemon that is up; on all of them, if none is.
+/// Runs every proof on every daemon that is up or named; on all of them, if none is.
 fn prove() -> Result<()> {
     if daemons::places().is_empty() {
         daemons::up_all()?;

@@ -5,6 +5,7 @@
 //! [`BuildError`] that says who is at fault. Third parties can implement the trait without pulling in gRPC:
 //! `examples/third_party.rs` shows one.
 
+mod archive;
 mod attest;
 mod builder;
 mod cache;
@@ -29,6 +30,7 @@ mod steps;
 mod tokens;
 mod transfer;
 
+pub use archive::{Archive, ArchiveReader};
 pub use attest::{Annotation, AnnotationScope, Attestation, ProvenanceMode};
 pub use bk_fsync::policy::{
     ChangePolicy, ContentOptions, DirHashCache, FilePolicies, HashCache, ModePolicy, OwnerMap, OwnerPolicy,

@@ -11,9 +11,9 @@ use bk_fsync::{ChangePolicy, FilePolicies, ModePolicy, OwnerPolicy, SyncPolicy, 
 use bytes::Bytes;
 
 use crate::{
-    Annotation, Attestation, Cache, CredentialProvider, Entitlement, Frontend, InputError, NamedContext,
-    Output, OutputKind, SecretProvider, SecretSource, Sink, SourcePolicy, SshForward, StepOptions, cache,
-    named,
+    Annotation, Archive, Attestation, Cache, CredentialProvider, Entitlement, Frontend, InputError,
+    NamedContext, Output, OutputKind, SecretProvider, SecretSource, Sink, SourcePolicy, SshForward,
+    StepOptions, cache, named,
 };
 
 /// One build: a context, a Dockerfile and what to do with them. Only the context is mandatory.
@@ -358,6 +358,8 @@ pub enum Context {
     /// A Git or HTTP(S) address that the daemon fetches: `https://host/repository.git#ref:directory`, or a tar archive.
     /// No ignore file is read for it.
     Remote(String),
+    /// A tar archive that is read as a stream and sent as it is. The Dockerfile is looked for in it.
+    Archive(Archive),
     /// No files at all.
     None,
 }
@@ -370,8 +372,15 @@ impl fmt::Debug for Context {
             Self::Tree(_) => f.write_str("Tree(..)"),
             // An address may hold a password.
             Self::Remote(_) => f.write_str("Remote(..)"),
+            Self::Archive(archive) => f.debug_tuple("Archive").field(archive).finish(),
             Self::None => f.write_str("None"),
         }
+    }
+}
+
+impl From<Archive> for Context {
+    fn from(archive: Archive) -> Self {
+        Self::Archive(archive)
     }
 }
 

@@ -120,6 +120,8 @@ mod tests {
         io::{self, Read},
     };
 
+    use bk_client::ArchiveReader;
+
     use super::*;
 
     struct Fake(BTreeMap<&'static str, &'static str>);
@@ -131,6 +133,10 @@ mod tests {
 
         fn stdin(&self) -> Box<dyn Read> {
             Box::new(io::empty())
+        }
+
+        fn stdin_rest(&self) -> ArchiveReader {
+            Box::pin(tokio::io::empty())
         }
     }
 

@@ -106,7 +106,7 @@ fn keep(args: &BuildArgs, outcome: BuildOutcome) -> Result<BuildOutcome, BuildEr
     if let Some(file) = &args.results.metadata_file {
         files::write_metadata(file, &outcome)?;
     }
-    if let Some(file) = &args.files.transfer_report {
+    if let Some(file) = &args.results.transfer_report {
         files::write_transfers(file, &outcome)?;
     }
     Ok(outcome)

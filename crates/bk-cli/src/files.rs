@@ -98,6 +98,91 @@ fn write(file: &Path, data: &[u8]) -> Result<(), BuildError> {
     }
 }
 
+/// A file that appears under its name when it is complete, and leaves nothing if it never is. What is no regular file, such
+/// as a pipe, is written to as it is.
+pub(crate) struct Pending {
+    shown: PathBuf,
+    /// Where it will be, and where it is meanwhile.
+    places: Option<(PathBuf, PathBuf)>,
+    file: fs::File,
+}
+
+impl Pending {
+    /// Makes it. What a link points to is replaced, not the link.
+    ///
+    /// # Errors
+    /// The file cannot be made.
+    pub(crate) fn new(shown: &Path) -> Result<Self, BuildError> {
+        let failed = |e: io::Error| LocalFailure::new(shown, "cannot write it").caused_by(e);
+        let found = fs::metadata(shown);
+        if found.as_ref().is_ok_and(|found| !found.is_file()) {
+            let file = OpenOptions::new().write(true).open(shown).map_err(failed)?;
+            return Ok(Self {
+                shown: shown.to_owned(),
+                places: None,
+                file,
+            });
+        }
+        let place = match found {
+            Ok(_) => fs::canonicalize(shown).map_err(failed)?,
+            Err(_) => {
+                let dir = shown.parent().filter(|p| !p.as_os_str().is_empty());
+                let dir = fs::canonicalize(dir.unwrap_or(Path::new("."))).map_err(failed)?;
+                dir.join(shown.file_name().unwrap_or_default())
+            }
+        };
+        let (beside, file) = create_beside(&place).map_err(failed)?;
+        Ok(Self {
+            shown: shown.to_owned(),
+            places: Some((place, beside)),
+            file,
+        })
+    }
+
+    /// Every path that it has or will have.
+    pub(crate) fn paths(&self) -> Vec<PathBuf> {
+        let places = self.places.iter();
+        places
+            .flat_map(|(place, beside)| [place.clone(), beside.clone()])
+            .collect()
+    }
+
+    /// Gives it its name.
+    ///
+    /// # Errors
+    /// It cannot be renamed.
+    pub(crate) fn commit(mut self) -> Result<(), BuildError> {
+        if let Some((place, beside)) = self.places.take()
+            && let Err(e) = fs::rename(&beside, &place)
+        {
+            drop(fs::remove_file(beside));
+            return Err(LocalFailure::new(&self.shown, "cannot write it")
+                .caused_by(e)
+                .into());
+        }
+        Ok(())
+    }
+}
+
+impl Write for Pending {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        if let Some((_, beside)) = &self.places {
+            // There is another error to tell; this is only tidying up.
+            drop(fs::remove_file(beside));
+        }
+    }
+}
+
 fn replace(place: &Path, data: &[u8]) -> io::Result<()> {
     let (beside, mut file) = create_beside(place)?;
     let written = file.write_all(data).and_then(|()| fs::rename(&beside, place));

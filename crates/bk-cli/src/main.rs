@@ -9,6 +9,7 @@ mod build;
 mod call;
 mod connect;
 mod csv;
+mod ctx;
 mod exit;
 mod files;
 mod interrupt;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
     let code = match args::Cli::try_parse() {
         Ok(cli) => match cli.command {
             args::Command::Build(build) => build::main(&cli.global, &build),
+            args::Command::Ctx(args::CtxCommand::Tar(tar)) => ctx::main(&tar),
         },
         // Help and version arrive here too; they go to standard output and are a success.
         Err(e) if e.use_stderr() => {

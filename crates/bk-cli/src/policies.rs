@@ -107,11 +107,18 @@ mod tests {
         fn stdin(&self) -> Box<dyn Read> {
             Box::new(std::io::empty())
         }
+
+        fn stdin_rest(&self) -> bk_client::ArchiveReader {
+            Box::pin(tokio::io::empty())
+        }
     }
 
     fn of(flags: &[&str], around: &'static [(&str, &str)]) -> Result<FilePolicies, String> {
         let line = [&["bk", "build"], flags, &["."]].concat();
-        let Command::Build(args) = Cli::try_parse_from(line).map_err(|e| e.to_string())?.command;
+        let args = match Cli::try_parse_from(line).map_err(|e| e.to_string())?.command {
+            Command::Build(args) => args,
+            other => return Err(format!("not a build: {other:?}")),
+        };
         policies(&args.files, &Given(around)).map_err(|e| e.to_string())
     }
 

@@ -12,15 +12,19 @@ use std::{
     path::Path,
 };
 
-use bk_client::{BuildError, BuildRequest, Context, Dockerfile, InputError, LocalFailure, is_remote};
+use bk_client::{
+    ArchiveReader, BuildError, BuildRequest, Context, Dockerfile, InputError, LocalFailure, is_remote,
+};
 use bk_progress::Mode;
 
 use crate::{
     access,
-    args::{BuildArgs, Progress, ProgressArgs},
+    args::{BuildArgs, CtxTarArgs, Progress, ProgressArgs},
     limits::STDIN_DOCKERFILE_BYTES,
     outputs, policies,
 };
+
+mod stdin;
 
 /// Where arguments without a value, and defaults, come from.
 pub(crate) trait Surroundings {
@@ -32,11 +36,12 @@ pub(crate) trait Surroundings {
     fn warn(&self, line: &str) {
         crate::report::to_stderr(&format!("warning: {line}\n"));
     }
-
     /// Whether standard output is a terminal.
     fn stdout_is_terminal(&self) -> bool {
         false
     }
+    /// What of standard input was not read. Called at most once, after the other was dropped.
+    fn stdin_rest(&self) -> ArchiveReader;
 }
 
 /// The process's own surroundings.
@@ -54,6 +59,11 @@ impl Surroundings for Process {
     fn stdout_is_terminal(&self) -> bool {
         io::stdout().is_terminal()
     }
+
+    fn stdin_rest(&self) -> ArchiveReader {
+        // It shares the buffer of the other.
+        Box::pin(tokio::io::stdin())
+    }
 }
 
 /// The request that the arguments mean.
@@ -61,7 +71,12 @@ impl Surroundings for Process {
 /// # Errors
 /// A wrong argument, or a file that cannot be used; nothing was sent.
 pub(crate) fn request(args: &BuildArgs, around: &impl Surroundings) -> Result<BuildRequest, BuildError> {
-    let context = context(&args.source.context)?;
+    let from_stdin = args.source.context == Path::new("-");
+    let context = if from_stdin {
+        Context::None
+    } else {
+        context(&args.source.context)?
+    };
     for (flag, file) in [
         ("--iidfile", &args.results.iidfile),
         ("--metadata-file", &args.results.metadata_file),
@@ -105,16 +120,50 @@ pub(crate) fn request(args: &BuildArgs, around: &impl Surroundings) -> Result<Bu
     access::add(&mut request, &args.access, around)?;
     // Before standard input is read: nobody should type a Dockerfile only to hear of a bad tag.
     request.validate()?;
-    request.dockerfile = match &args.source.file {
+    if from_stdin {
+        (request.context, request.dockerfile) = stdin::read(args.source.file.as_deref(), around)?;
+        return Ok(request);
+    }
+    request.dockerfile = dockerfile(args.source.file.as_deref(), remote, around)?;
+    Ok(request)
+}
+
+/// What `bk ctx tar` is about: a build of the directory.
+///
+/// # Errors
+/// As [`request`].
+pub(crate) fn context_request(
+    args: &CtxTarArgs,
+    around: &impl Surroundings,
+) -> Result<BuildRequest, BuildError> {
+    let context = context(&args.context)?;
+    if let Context::Remote(address) = &context {
+        let why = format!("`{address}` is fetched by the daemon, and never passes this machine");
+        return Err(InputError::new("DIR", why, "a directory on this machine").into());
+    }
+    if args.output != Path::new("-") {
+        check_output("--output", &args.output)?;
+    }
+    let mut request = BuildRequest::new(context);
+    request.files = policies::policies(&args.files, around)?;
+    request.dockerfile = dockerfile(args.file.as_deref(), false, around)?;
+    Ok(request)
+}
+
+fn dockerfile(
+    file: Option<&Path>,
+    remote: bool,
+    around: &impl Surroundings,
+) -> Result<Dockerfile, BuildError> {
+    Ok(match file {
         None => Dockerfile::Default,
         Some(file) if file.as_os_str() == "-" => {
             Dockerfile::Inline(read_bounded(around.stdin(), STDIN_DOCKERFILE_BYTES)?.into())
         }
         // What the daemon fetches holds its own Dockerfile, unless the path cannot be one of it.
         Some(file) if remote && file.is_relative() => Dockerfile::InContext(utf8("--file", file)?.to_owned()),
-        Some(file) => Dockerfile::Path(file.clone()),
-    };
-    Ok(request)
+        Some(file) => Dockerfile::Path(file.to_owned()),
+    })
 }
 
 /// How progress is drawn: `--quiet`, else `--progress`, where `auto` gives way to `BUILDKIT_PROGRESS`.
@@ -190,15 +239,6 @@ fn utf8<'a>(flag: &str, path: &'a Path) -> Result<&'a str, InputError> {
 fn context(path: &Path) -> Result<Context, BuildError> {
     const ALLOWED: &str = "a directory on this machine, or a Git or HTTP address";
     let text = path.display();
-    if path.as_os_str() == "-" {
-        let why = "`-`: a context on standard input is not supported yet";
-        return Err(InputError::new(
-            "PATH",
-            why,
-            format!("{ALLOWED}; a Dockerfile alone can come with `-f -`"),
-        )
-        .into());
-    }
     match fs::metadata(path) {
         Ok(found) if found.is_dir() => Ok(path.into()),
         Ok(_) => Err(InputError::new("PATH", format!("`{text}` is not a directory"), ALLOWED).into()),

@@ -33,12 +33,14 @@ mod proxies;
 mod tokens;
 
 pub use bk_build::*;
+#[cfg(unix)]
+pub use bk_fsync::tar::ArchiveFormat;
 pub use bk_fsync::{
     ReceiveOptions,
     receive::{Change, DevicePolicy, ReceiveMode, ReceiveObserver, ReceiveWarning, ReceivedOwner, Unchanged},
     tree::{self, DirTree, MemoryTree, Tree},
 };
-pub use bk_session::{DockerConfig, Proxies, TokenClient};
+pub use bk_session::{ContextTar, DockerConfig, Proxies, TokenClient};
 
 #[cfg(feature = "buildkitd")]
 pub use backend_buildkitd::{BuildkitdBackend, Endpoint as BuildkitdEndpoint};

@@ -10,7 +10,9 @@
 //! spawns ends with its [`RunningSession`].
 
 mod agent;
+mod archive;
 mod coalesce;
+mod context_tar;
 mod docker_config;
 pub mod exec;
 mod exports;
@@ -26,6 +28,8 @@ mod text;
 mod token;
 mod tunnel;
 
+pub use archive::ArchiveStream;
+pub use context_tar::{ContextTar, explain_tar_error};
 pub use docker_config::DockerConfig;
 pub use exports::Exports;
 pub use extras::Extras;

@@ -154,3 +154,7 @@ pub const EXPORT_WARNINGS: usize = 16;
 
 /// Largest sum of what a daemon says of one result before its bytes, names and values, in bytes. Real ones are a few KiB.
 pub const MAX_EXPORT_METADATA: usize = 1024 * 1024;
+
+/// Bytes of an uploaded archive that go into one message. Daemons before 0.13 accept 4 MiB; this is what a pipe holds
+/// twice, and small beside what waits in the connection.
+pub const UPLOAD_CHUNK: usize = 128 * 1024;

@@ -31,7 +31,7 @@ use crate::{
     service::{
         auth,
         dispatch::{Dispatch, Services},
-        file_send, file_sync, health, secrets, ssh,
+        file_send, file_sync, health, secrets, ssh, upload,
     },
     sources::Sources,
 };
@@ -229,6 +229,9 @@ impl Session {
             state.clone(),
             owner.executor(),
         );
+        if let Some(offered) = config.sources.archive.clone() {
+            upload::serve(&mut services, offered, config.events.clone(), state.clone());
+        }
         file_sync::serve(&mut services, config.sources, config.events, state.clone());
         secrets::serve(&mut services, config.extras.secrets, state.clone());
         ssh::serve(&mut services, config.extras.agents, state.clone());

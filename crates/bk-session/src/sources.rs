@@ -4,13 +4,17 @@ use std::{
     collections::BTreeMap,
     io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use bk_build::{BuildError, BuildRequest, Context, Dockerfile, Frontend, InputError, LocalFailure};
 use bk_fsync::FilePolicies;
 use bk_fsync::tree::{DirTree, FilesTree, MemoryTree, Tree};
 
+use bk_proto::Id;
+
+use crate::archive::ArchiveStream;
+use crate::service::upload::Offered;
 use crate::shared_key::{host_name, shared_key};
 
 /// The source that `COPY` and `ADD` see.
@@ -38,6 +42,8 @@ pub struct Sources {
     dockerfile_name: Option<String>,
     pub(crate) attrs: BTreeMap<String, String>,
     pub(crate) shared_key: String,
+    /// A context that is sent as it is.
+    pub(crate) archive: Option<Offered>,
     policies: FilePolicies,
 }
 
@@ -74,19 +80,22 @@ impl Sources {
     /// looked for.
     pub async fn of(request: &BuildRequest) -> Result<Self, BuildError> {
         let request = request.clone();
-        tokio::task::spawn_blocking(move || {
-            let (context, dockerfile) = (&request.context, &request.dockerfile);
-            let named = &request.named_contexts;
-            let definition = matches!(request.frontend, Frontend::Definition(_));
-            let mut sources = match definition {
-                true => Self::none(),
-                false => Self::collect(context, dockerfile, request.shared_key.clone())?,
-            };
-            sources.add_named(named, definition)?;
-            Ok(sources.with_policies(request.files))
-        })
-        .await
-        .unwrap_or_else(|e| Err(BuildError::Misuse(format!("the runtime was shut down: {e}"))))
+        tokio::task::spawn_blocking(move || Self::collected(&request))
+            .await
+            .unwrap_or_else(|e| Err(BuildError::Misuse(format!("the runtime was shut down: {e}"))))
+    }
+
+    /// The same, on this thread.
+    pub(crate) fn collected(request: &BuildRequest) -> Result<Self, BuildError> {
+        let (context, dockerfile) = (&request.context, &request.dockerfile);
+        let named = &request.named_contexts;
+        let definition = matches!(request.frontend, Frontend::Definition(_));
+        let mut sources = match definition {
+            true => Self::none(),
+            false => Self::collect(context, dockerfile, request.shared_key.clone())?,
+        };
+        sources.add_named(named, definition)?;
+        Ok(sources.with_policies(request.files.clone()))
     }
 
     fn collect(context: &Context, dockerfile: &Dockerfile, key: Option<String>) -> Result<Self, BuildError> {
@@ -108,6 +117,7 @@ impl Sources {
             Context::Tree(tree) => this = this.with(CONTEXT, tree.clone(), None),
             Context::None => this = this.with(CONTEXT, Arc::new(MemoryTree::new()), None),
             Context::Remote(_) => {}
+            Context::Archive(archive) => this.offer(ArchiveStream::open(archive)?),
             _ => {
                 return Err(BuildError::Misuse(
                     "this kind of context is not supported".to_owned(),
@@ -119,7 +129,7 @@ impl Sources {
         }
         match dockerfile {
             Dockerfile::InContext(path) => this.dockerfile_inside(path, context_dir.as_deref())?,
-            Dockerfile::Default if matches!(context, Context::Remote(_)) => {}
+            Dockerfile::Default if matches!(context, Context::Remote(_) | Context::Archive(_)) => {}
             Dockerfile::Default => match &context_dir {
                 Some(dir) => {
                     if !DEFAULT_NAMES.iter().any(|n| exists(&dir.join(n))) {
@@ -171,6 +181,25 @@ impl Sources {
             }
         }
         Ok(this)
+    }
+
+    /// Makes a context of an archive, under an address that nothing else has.
+    fn offer(&mut self, stream: ArchiveStream) {
+        let id = Id::random().to_string();
+        self.attrs
+            .insert("context".to_owned(), format!("http://buildkit-session/{id}"));
+        self.archive = Some(Offered {
+            id,
+            stream: Arc::new(Mutex::new(Some(stream))),
+        });
+    }
+
+    /// The archive that is the context, for a route that sends it in its own way. The session does not send it then.
+    pub fn take_archive(&mut self) -> Option<ArchiveStream> {
+        let offered = self.archive.take()?;
+        self.attrs.remove("context");
+        let mut stream = offered.stream.lock().unwrap_or_else(PoisonError::into_inner);
+        stream.take()
     }
 
     /// A Dockerfile that the context holds.

@@ -96,13 +96,17 @@ pub(crate) struct Place {
     pub(crate) engine: String,
 }
 
-/// Every daemon that builds, and is up.
+/// Every daemon that builds and is up: those of this workspace, or else those that the variables of live tests name.
 pub(crate) fn places() -> Vec<Place> {
     let layout = Layout::new();
-    let running = Service::all()
-        .into_iter()
-        .filter(|service| service.is_running(&layout));
-    running.filter_map(|service| service.place(&layout)).collect()
+    let all = Service::all();
+    let up = all.iter().filter(|service| service.is_running(&layout));
+    let up: Vec<Place> = up.filter_map(|service| service.place(&layout)).collect();
+    if up.is_empty() {
+        all.iter().filter_map(Service::named_place).collect()
+    } else {
+        up
+    }
 }
 
 /// The names of the services that are not up.

@@ -88,19 +88,44 @@ impl Service {
 
     /// Where it builds, if it does.
     pub(crate) fn place(&self, layout: &Layout) -> Option<Place> {
-        let version = self.version(layout)?;
-        let (backend, address, engine) = match self {
-            Service::Engine(engine) => ("docker", engine.address(layout), *engine),
-            Service::Registry => return None,
-            Service::Endpoint(endpoint) => ("buildkitd", endpoint.address(layout)?, endpoint.engine),
+        match self {
+            Service::Engine(engine) => Some(self.place_at(engine.address(layout), engine.address(layout))),
+            Service::Registry => None,
+            Service::Endpoint(endpoint) => {
+                Some(self.place_at(endpoint.address(layout)?, endpoint.engine.address(layout)))
+            }
+        }
+    }
+
+    /// Where it builds, if the variables of live tests say that it does.
+    pub(crate) fn named_place(&self) -> Option<Place> {
+        let address = |name: &str| std::env::var(name).ok().filter(|address| !address.is_empty());
+        match self {
+            Service::Engine(engine) => {
+                let found = address(&engine.variable())?;
+                Some(self.place_at(found.clone(), found))
+            }
+            Service::Registry => None,
+            Service::Endpoint(endpoint) => {
+                let engine = address(&behind(endpoint))?;
+                Some(self.place_at(address(endpoint.variable)?, engine))
+            }
+        }
+    }
+
+    fn place_at(&self, address: String, engine: String) -> Place {
+        let version = version_at(&engine);
+        let (backend, version) = match self {
+            Service::Endpoint(_) => ("buildkitd", format!("in front of {version}")),
+            _ => ("docker", version),
         };
-        Some(Place {
+        Place {
             name: self.name(),
             version,
             backend,
             address,
-            engine: engine.address(layout),
-        })
+            engine,
+        }
     }
 
     /// The variables that tell live tests of the running service.
@@ -113,10 +138,9 @@ impl Service {
             Service::Endpoint(endpoint) => endpoint
                 .address(layout)
                 .map(|address| {
-                    let behind = format!("{}_DOCKER", endpoint.variable);
                     vec![
                         (endpoint.variable.to_owned(), address),
-                        (behind, endpoint.engine.address(layout)),
+                        (behind(endpoint), endpoint.engine.address(layout)),
                     ]
                 })
                 .unwrap_or_default(),
@@ -137,9 +161,19 @@ impl Service {
 impl Engine {
     /// The version that the running engine states.
     pub(crate) fn version(&self, layout: &Layout) -> String {
-        let part = |key| api::version(&self.address(layout), key).unwrap_or_else(|| "?".into());
-        format!("Docker {}, API {}", part("Version"), part("ApiVersion"))
+        version_at(&self.address(layout))
     }
+}
+
+/// The version that the engine at `address` states.
+fn version_at(address: &str) -> String {
+    let part = |key| api::version(address, key).unwrap_or_else(|| "?".into());
+    format!("Docker {}, API {}", part("Version"), part("ApiVersion"))
+}
+
+/// The variable that names the engine behind an endpoint.
+fn behind(endpoint: &Endpoint) -> String {
+    format!("{}_DOCKER", endpoint.variable)
 }
 
 /// The services called `names`, with all that they need if asked, or all of them, in the order in which they start.

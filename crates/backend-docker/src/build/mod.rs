@@ -4,7 +4,7 @@
 //! which cancels the build on the daemon.
 
 mod answer;
-mod plan;
+mod archive;
 mod query;
 mod records;
 #[cfg(test)]
@@ -12,7 +12,7 @@ mod tests;
 mod upload;
 
 use bk_build::{BuildError, BuildEvent, BuildOutcome, BuildRequest, EventSink, ImageBuilder, TransferReport};
-use bk_session::{Exports, Extras, Session, SessionConfig, Sources};
+use bk_session::{ArchiveStream, ContextTar, Exports, Extras, Session, SessionConfig, Sources};
 use bk_solve::{ImageExporter, exporters, limits::CLOSE_GRACE};
 use http::Method;
 use tokio::sync::mpsc;
@@ -24,12 +24,14 @@ use crate::{
     limits::UPLOAD_EVENTS,
 };
 use answer::Follow;
-use plan::Plan;
+use archive::Sending;
 use query::Source;
 use upload::Upload;
 
 /// What is built when a request names no Dockerfile.
 const DEFAULT_DOCKERFILE: &str = "Dockerfile";
+/// What a body is.
+const TAR_BODY: (&str, &str) = ("content-type", "application/x-tar");
 
 /// Builds with a session: the daemon fetches files and credentials from it.
 pub(crate) async fn by_session(
@@ -41,8 +43,9 @@ pub(crate) async fn by_session(
     request.validate()?;
     query::check(&request, "build", backend.daemon.api)?;
     bk_solve::check_version(&request, &backend.info()).await?;
-    let sources = Sources::of(&request).await?;
+    let mut sources = Sources::of(&request).await?;
     let filename = sources.dockerfile_name().map(str::to_owned);
+    let archive = sources.take_archive();
     let credentials = request
         .credentials
         .clone()
@@ -75,13 +78,21 @@ pub(crate) async fn by_session(
     };
     // Closed from the start: the session tells its own events.
     let (_, mut beside) = mpsc::channel(1);
-    let result = ask(backend, &path, &[], empty(), &follow, &mut beside).await;
+    let sending = Sending::default();
+    let (headers, body) = match archive {
+        Some(stream) => (&[TAR_BODY][..], sending.body(stream)),
+        None => (&[][..], empty()),
+    };
+    let result = ask(backend, &path, headers, body, &follow, &mut beside).await;
     let failures = session.failures();
     if result.is_ok() {
         exports.settle(CLOSE_GRACE).await;
     }
-    let report = session.close(CLOSE_GRACE).await;
-    let mut outcome = finish(build_id, result.map_err(|e| failures.explain(e)), report.total)?;
+    let mut report = session.close(CLOSE_GRACE).await;
+    let (sent, local) = sending.end();
+    report.total.add(&sent);
+    let result = result.map_err(|e| local.unwrap_or_else(|| failures.explain(e)));
+    let mut outcome = finish(build_id, result, report.total)?;
     outcome.transfers = report.transfers;
     outcome.exports = exports.commit().await.map_err(|e| failures.explain(e))?;
     Ok(outcome)
@@ -98,11 +109,14 @@ pub(crate) async fn by_upload(
     query::check(&request, "tar", backend.daemon.api)?;
     bk_solve::check_version(&request, &backend.info()).await?;
     query::check_sessionless(&request)?;
-    let sources = Sources::of(&request).await?;
+    let mut sources = Sources::of(&request).await?;
+    if let Some(stream) = sources.take_archive() {
+        return archive_build(backend, &request, build_id, &sources, stream, events).await;
+    }
     let dockerfile = request.dockerfile.clone();
     // Messages name the file as the user knows it, wherever it stands in the upload.
     let shown = sources.dockerfile_name().unwrap_or(DEFAULT_DOCKERFILE).to_owned();
-    let plan = tokio::task::spawn_blocking(move || Plan::make(&sources, &dockerfile))
+    let plan = tokio::task::spawn_blocking(move || ContextTar::make(&sources, &dockerfile))
         .await
         .unwrap_or_else(|e| Err(BuildError::Misuse(format!("the runtime was shut down: {e}"))))?;
     let path = query::path(
@@ -110,7 +124,7 @@ pub(crate) async fn by_upload(
         backend.daemon.used_api,
         build_id,
         Source::Body,
-        Some(&plan.dockerfile),
+        Some(plan.dockerfile()),
     );
 
     let (sender, mut beside) = mpsc::channel(UPLOAD_EVENTS);
@@ -121,13 +135,37 @@ pub(crate) async fn by_upload(
         filename: &shown,
         events,
     };
-    let headers = [("content-type", "application/x-tar")];
-    let result = ask(backend, &path, &headers, body, &follow, &mut beside).await;
+    let result = ask(backend, &path, &[TAR_BODY], body, &follow, &mut beside).await;
     let (report, local) = follow.beside(&mut beside, upload.end()).await;
     while let Some(event) = beside.recv().await {
         events.emit(event).await;
     }
     // A failure of this machine is the cause of whatever the daemon said then.
+    finish(build_id, result.map_err(|e| local.unwrap_or(e)), report)
+}
+
+/// Uploads an archive as it is.
+async fn archive_build(
+    backend: &DockerBackend,
+    request: &BuildRequest,
+    build_id: &str,
+    sources: &Sources,
+    stream: ArchiveStream,
+    events: &EventSink,
+) -> Result<BuildOutcome, BuildError> {
+    let api = backend.daemon.used_api;
+    let path = query::path(request, api, build_id, Source::Body, sources.dockerfile_name());
+    let address = backend.endpoint.to_string();
+    let follow = Follow {
+        address: &address,
+        filename: sources.dockerfile_name().unwrap_or(DEFAULT_DOCKERFILE),
+        events,
+    };
+    let sending = Sending::default();
+    let (_, mut beside) = mpsc::channel(1);
+    let body = sending.body(stream);
+    let result = ask(backend, &path, &[TAR_BODY], body, &follow, &mut beside).await;
+    let (report, local) = sending.end();
     finish(build_id, result.map_err(|e| local.unwrap_or(e)), report)
 }
 

@@ -36,9 +36,10 @@ pub(crate) fn check(request: &BuildRequest, route: &str, daemon: ApiVersion) -> 
         let text = format!("the Docker route {route} has no word for it; {ELSEWHERE}");
         return Err(InputError::new(flag, text, ""));
     }
-    if let Context::Remote(_) = request.context {
+    if let Context::Remote(_) | Context::Archive(_) = request.context {
         let local_file = matches!(request.dockerfile, Dockerfile::Path(_) | Dockerfile::Inline(_));
-        if route == "tar" || local_file {
+        let fetched = matches!(request.context, Context::Remote(_));
+        if (route == "tar" && fetched) || local_file {
             let what = if local_file { "--file" } else { "PATH" };
             let text =
                 format!("the Docker route {route} cannot build a remote context like this; {ELSEWHERE}");
@@ -160,10 +161,15 @@ pub(crate) fn path(
     query.append_pair("version", "2").append_pair("buildid", build_id);
     if let Source::Session(id) = source {
         let remote = match &request.context {
-            Context::Remote(address) => address,
-            _ => "client-session",
+            Context::Remote(address) => Some(&**address),
+            // It is the body.
+            Context::Archive(_) => None,
+            _ => Some("client-session"),
         };
-        query.append_pair("remote", remote).append_pair("session", id);
+        if let Some(remote) = remote {
+            query.append_pair("remote", remote);
+        }
+        query.append_pair("session", id);
     }
     if let Some(name) = filename {
         query.append_pair("dockerfile", name);

@@ -25,7 +25,9 @@ use http_body_util::BodyExt;
 use prost::Message;
 use tokio::sync::mpsc;
 
-use super::{plan::Plan, upload::Upload};
+use bk_session::ContextTar;
+
+use super::upload::Upload;
 use crate::{
     DockerBackend, DockerRoute,
     limits::UPLOAD_CHUNK,
@@ -484,7 +486,7 @@ async fn the_body_of_a_broken_upload_has_no_end() {
     tree.add_file("z", 0o644, "0123456789").expect("path");
     let tree: Arc<dyn Tree> = Arc::new(Shrinking(tree));
     let sources = Sources::of(&BuildRequest::new(tree)).await.expect("sources");
-    let plan = Plan::make(&sources, &Dockerfile::Default).expect("plan");
+    let plan = ContextTar::make(&sources, &Dockerfile::Default).expect("plan");
     let (sender, _events) = mpsc::channel(64);
     let (upload, mut body) = Upload::start(plan, sender);
     let mut sent = 0;

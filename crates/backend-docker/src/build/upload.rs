@@ -12,15 +12,9 @@ use std::{
     },
 };
 
-use bk_build::{
-    BuildError, BuildEvent, InputError, LocalFailure, Transfer, TransferReport, Warning, WarningKind,
-};
-use bk_fsync::{
-    SendObserver, Warning as FileWarning,
-    path::RelPath,
-    tar::{TarError, TarWriter},
-    walk::WalkError,
-};
+use bk_build::{BuildError, BuildEvent, Transfer, TransferReport, Warning, WarningKind};
+use bk_fsync::{SendObserver, Warning as FileWarning, tar::TarError};
+use bk_session::{ContextTar, explain_tar_error};
 use bk_solve::chain;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
@@ -29,7 +23,6 @@ use hyper::body::Frame;
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::plan::Plan;
 use crate::{
     http1::{Body, BodyError},
     limits::{UPLOAD_AHEAD, UPLOAD_CHUNK, UPLOAD_READING},
@@ -53,14 +46,14 @@ impl Drop for StopOnDrop {
 
 impl Upload {
     /// Starts to write what `plan` says; the events of the transfer go to `events`.
-    pub(super) fn start(plan: Plan, events: mpsc::Sender<BuildEvent>) -> (Self, Body) {
+    pub(super) fn start(plan: ContextTar, events: mpsc::Sender<BuildEvent>) -> (Self, Body) {
         let (pieces, body) = mpsc::channel(UPLOAD_AHEAD);
         let stop = Arc::new(AtomicBool::new(false));
         let watch = Arc::new(Watch {
             counts: Mutex::default(),
             events,
         });
-        let root = plan.context.root.clone();
+        let root = plan.root().map(Path::to_owned);
         let task = tokio::task::spawn_blocking({
             let (stop, watch) = (stop.clone(), watch.clone());
             move || {
@@ -97,7 +90,7 @@ impl Upload {
         drop(_stop);
         let failure = match task.await {
             Ok(Ok(())) => None,
-            Ok(Err(e)) => blame(e, root.as_deref()),
+            Ok(Err(e)) => explain_tar_error(e, root.as_deref()),
             Err(e) => Some(BuildError::Misuse(format!("the upload ended early: {e}"))),
         };
         (watch.counts(), failure)
@@ -105,27 +98,16 @@ impl Upload {
 }
 
 fn pack(
-    plan: &Plan,
+    plan: &ContextTar,
     watch: &Watch,
     stop: &AtomicBool,
     pieces: &mpsc::Sender<Result<Bytes, BodyError>>,
 ) -> Result<(), TarError> {
-    let mut tar = TarWriter::new(Pieces {
+    let out = Pieces {
         gathered: BytesMut::new(),
         out: pieces,
-    })?
-    .policies(plan.policies.clone());
-    if let Some((tree, name)) = &plan.placed {
-        let (from, to) = (
-            RelPath::new(name.as_bytes()),
-            RelPath::new(plan.dockerfile.as_bytes()),
-        );
-        if let (Ok(from), Ok(to)) = (from, to) {
-            tar.append_file(&**tree, from, to, watch, stop)?;
-        }
-    }
-    tar.append_tree(&*plan.context.tree, &plan.filter, watch, stop)?;
-    tar.finish().map(drop)
+    };
+    plan.write(out, watch, stop).map(drop)
 }
 
 /// Gathers writes into pieces of [`UPLOAD_CHUNK`] and hands them over, waiting while the channel is full.
@@ -155,28 +137,6 @@ impl Write for Pieces<'_> {
         self.out
             .blocking_send(Ok(piece))
             .map_err(|_| io::ErrorKind::BrokenPipe.into())
-    }
-}
-
-/// The cause on this machine; none when the daemon did not want more, or the build was over.
-fn blame(error: TarError, root: Option<&Path>) -> Option<BuildError> {
-    let at = |path: &str| root.unwrap_or(Path::new("")).join(path);
-    match error {
-        TarError::File(e) => Some(
-            LocalFailure::new(at(&e.path), chain(&e.fault))
-                .caused_by(e)
-                .into(),
-        ),
-        TarError::List(WalkError::Io { action, path, source }) => Some(
-            LocalFailure::new(at(&path), format!("cannot {action}: {source}"))
-                .caused_by(source)
-                .into(),
-        ),
-        TarError::List(WalkError::Filter(e)) => {
-            Some(InputError::new("the ignore file", chain(&e), "").into())
-        }
-        TarError::List(e) => Some(LocalFailure::new(at(""), chain(&e)).caused_by(e).into()),
-        _ => None,
     }
 }
 

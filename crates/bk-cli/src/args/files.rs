@@ -1,7 +1,5 @@
 //! How the files of the context are sent.
 
-use std::path::PathBuf;
-
 use clap::{Args, ValueEnum};
 
 /// How the files of the context are sent.
@@ -21,9 +19,6 @@ pub(crate) struct FileArgs {
     /// What to do when a file changes while it is sent
     #[arg(long, value_name = "WHAT", value_enum, default_value = "error")]
     pub(crate) on_change: OnChange,
-    /// Write what was offered, asked for and sent, as JSON, to FILE
-    #[arg(long, value_name = "FILE")]
-    pub(crate) transfer_report: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -5,6 +5,7 @@
 mod access;
 mod cache;
 mod call;
+mod ctx;
 mod daemon;
 mod files;
 mod progress;
@@ -17,6 +18,7 @@ use clap::{Args, Parser, Subcommand};
 pub(crate) use access::AccessArgs;
 pub(crate) use cache::CacheArgs;
 pub(crate) use call::CallArgs;
+pub(crate) use ctx::{CtxCommand, CtxTarArgs};
 pub(crate) use daemon::{Backend, Global, Route};
 pub(crate) use files::{ContextMode, FileArgs, OnChange, Sync};
 pub(crate) use progress::{Progress, ProgressArgs};
@@ -30,6 +32,7 @@ Examples:
   bk build -f docker/Dockerfile .        another Dockerfile, inside the context or not
   bk build --build-arg V=1 --target t .  pass a build argument, stop at stage t
   bk build -f - . < Dockerfile           take the Dockerfile from standard input
+  bk build - < context.tar.gz            build an archive
   bk build -q .                          print the image id and nothing else
   bk build --check .                     build nothing, say what is questionable in the Dockerfile
   bk --addr tcp://127.0.0.1:1234 build . use that daemon";
@@ -58,6 +61,9 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Build an image from a Dockerfile
     Build(Box<BuildArgs>),
+    /// Look at the context of a build
+    #[command(subcommand)]
+    Ctx(CtxCommand),
 }
 
 /// `bk build`.

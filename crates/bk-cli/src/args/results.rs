@@ -46,4 +46,7 @@ pub(crate) struct ResultArgs {
     /// Write what the daemon answered, as JSON, to FILE
     #[arg(long, value_name = "FILE")]
     pub(crate) metadata_file: Option<PathBuf>,
+    /// Write what was offered, asked for and sent, as JSON, to FILE
+    #[arg(long, value_name = "FILE")]
+    pub(crate) transfer_report: Option<PathBuf>,
 }

@@ -33,7 +33,8 @@ pub(crate) struct SourceArgs {
     /// Rules for what may be fetched, as JSON. Default: EXPERIMENTAL_BUILDKIT_SOURCE_POLICY
     #[arg(long, value_name = "FILE")]
     pub(crate) source_policy_file: Option<PathBuf>,
-    /// The build context: a directory, or a Git or HTTP address that the daemon fetches
+    /// The build context: a directory, or a Git or HTTP address that the daemon fetches; - takes a tar archive, or a
+    /// Dockerfile alone, from standard input
     #[arg(value_name = "PATH")]
     pub(crate) context: PathBuf,
 }

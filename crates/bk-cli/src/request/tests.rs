@@ -23,6 +23,10 @@ impl Surroundings for Fake {
     }
 
     fn warn(&self, _line: &str) {}
+
+    fn stdin_rest(&self) -> ArchiveReader {
+        Box::pin(&self.stdin[self.stdin.len().min(1024)..])
+    }
 }
 
 fn parse(line: &[&str]) -> Cli {
@@ -30,8 +34,10 @@ fn parse(line: &[&str]) -> Cli {
 }
 
 fn args(line: &[&str]) -> BuildArgs {
-    let Command::Build(args) = parse(&[&["build"], line].concat()).command;
-    *args
+    match parse(&[&["build"], line].concat()).command {
+        Command::Build(args) => *args,
+        other => panic!("not a build: {other:?}"),
+    }
 }
 
 pub(super) fn meant(line: &[&str], around: &Fake) -> BuildRequest {
@@ -165,6 +171,41 @@ fn a_dockerfile_comes_from_standard_input() {
     );
 }
 
+#[tokio::test]
+async fn standard_input_is_an_archive_or_a_dockerfile() {
+    use bk_client::Context;
+    use tokio::io::AsyncReadExt as _;
+
+    // A gzip stream, to the eye.
+    static ARCHIVE: [u8; 3000] = {
+        let mut bytes = [7; 3000];
+        (bytes[0], bytes[1], bytes[2]) = (0x1f, 0x8b, 8);
+        bytes
+    };
+    let with = |stdin| Fake {
+        stdin,
+        ..Fake::default()
+    };
+    let r = meant(&["-f", "./sub/D", "-"], &with(&ARCHIVE));
+    assert!(matches!(r.dockerfile, Dockerfile::InContext(name) if name == "sub/D"));
+    let Context::Archive(archive) = r.context else {
+        panic!("an archive")
+    };
+    let mut whole = Vec::new();
+    let mut reader = archive.take().expect("not taken");
+    reader.read_to_end(&mut whole).await.expect("memory");
+    assert!(whole == ARCHIVE && archive.take().is_none());
+
+    let text = with(b"FROM scratch\n");
+    let r = meant(&["-"], &text);
+    assert!(matches!(r.context, Context::None));
+    assert!(matches!(r.dockerfile, Dockerfile::Inline(b) if b == "FROM scratch\n"));
+    assert!(refused(&["-f", "D", "-"], &text).starts_with("--file: standard input is no tar archive"));
+    assert!(refused(&["-f", "-", "-"], &text).starts_with("--file: standard input cannot be both"));
+    assert!(refused(&["-"], &Fake::default()).contains("is empty"));
+    assert!(refused(&["-"], &with(b"\x28\xb5\x2f\xfd")).contains("zstd"));
+}
+
 #[test]
 fn standard_input_is_bounded() {
     assert_eq!(read_bounded(&b"12345"[..], 5).expect("it fits"), b"12345");
@@ -187,11 +228,6 @@ fn wrong_contexts_are_named() {
     assert_eq!(
         refused(&[file], &around),
         format!("PATH: `{file}` is not a directory | a directory on this machine, or a Git or HTTP address")
-    );
-    assert_eq!(
-        refused(&["-"], &around),
-        "PATH: `-`: a context on standard input is not supported yet | a directory on this machine, or a Git or \
-         HTTP address; a Dockerfile alone can come with `-f -`"
     );
 }
 

@@ -114,6 +114,41 @@ fn an_image_is_built_and_runs() {
 }
 
 #[test]
+fn a_context_goes_through_a_pipe() {
+    everywhere("cli::a_context_goes_through_a_pipe", async |target| {
+        let engine = Engine::connect(&target.docker).await.expect("the engine behind");
+        let tag = format!("bk-cli-pipe-{}", target.name().replace('/', "-").to_lowercase());
+        let said = format!("{} {:?}", std::process::id(), std::time::UNIX_EPOCH.elapsed());
+        let dir = context(
+            target,
+            "COPY . /all\nRUN [\"/bin/busybox\", \"test\", \"!\", \"-e\", \"/all/ignored\"]\n",
+        );
+        for (name, content) in [(".dockerignore", "ignored\n"), ("ignored", "x"), ("said", &said)] {
+            fs::write(dir.path().join(name), content).expect("writable");
+        }
+        let mut packing = bk(&["ctx", "tar", text(dir.path())])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("bk starts");
+        let archive = packing.stdout.take().expect("piped");
+        let mut build = build(target, Path::new("-"), &["-q", "-t", &tag]);
+        let built = run(build.stdin(archive));
+        let packed = ran(packing.wait_with_output().expect("it ends"));
+        assert_eq!((packed.code, &*packed.err), (Some(0), ""), "{}", target.name());
+        assert_eq!((built.code, &*built.err), (Some(0), ""), "{}", target.name());
+        let seen = engine.run(&tag, &["/bin/busybox", "cat", "/all/said"]).await;
+        engine.remove_image(&tag).await.expect("removable");
+        assert_eq!(
+            seen.expect("it runs").stdout.trim_end(),
+            said,
+            "{}",
+            target.name()
+        );
+    });
+}
+
+#[test]
 fn a_failing_step_is_reported() {
     everywhere("cli::a_failing_step_is_reported", async |target| {
         let dir = context(target, "RUN echo oh; exit 3\n");

@@ -8,6 +8,8 @@
 mod fault;
 #[cfg(unix)]
 mod field;
+#[cfg(unix)]
+mod format;
 mod gaps;
 mod header;
 #[cfg(unix)]
@@ -18,6 +20,8 @@ mod records;
 mod sparse;
 
 pub use fault::{TarFault, TarReadError};
+#[cfg(unix)]
+pub use format::ArchiveFormat;
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -56,6 +60,29 @@ pub enum TarError {
     Stopped,
 }
 
+/// An entry for the root, with mode 0755 and the time of the epoch: one block.
+///
+/// BuildKit looks at the first 1024 bytes of an archive only, and takes it for the text of a Dockerfile if they do not hold
+/// a whole entry. In front of an archive that begins otherwise, this entry helps.
+#[must_use]
+pub fn root_entry() -> Vec<u8> {
+    Header {
+        path: b".",
+        kind: Kind::Dir,
+        hard_link: None,
+        target: b"",
+        mode: 0o755,
+        uid: 0,
+        gid: 0,
+        size: 0,
+        mtime_ns: 0,
+        device: (0, 0),
+        xattrs: &[],
+        real_size: None,
+    }
+    .blocks()
+}
+
 /// Writes one archive. All methods block.
 #[derive(Debug)]
 pub struct TarWriter<W> {
@@ -69,9 +96,7 @@ pub struct TarWriter<W> {
 impl<W: Write> TarWriter<W> {
     /// Starts an archive that goes to `out`. Writes are of every size: `out` should gather small ones.
     ///
-    /// The first entry is the root, with mode 0755 and the time of the epoch. BuildKit looks at the first 1024 bytes of
-    /// an upload only, and takes it for the text of a Dockerfile if they do not hold a whole entry: an archive must not
-    /// begin with a PAX header.
+    /// The first entry is that of the [root](root_entry).
     ///
     /// # Errors
     /// [`TarError::Write`].
@@ -83,21 +108,7 @@ impl<W: Write> TarWriter<W> {
             entries: 0,
             bytes: 0,
         };
-        let root = Header {
-            path: b".",
-            kind: Kind::Dir,
-            hard_link: None,
-            target: b"",
-            mode: 0o755,
-            uid: 0,
-            gid: 0,
-            size: 0,
-            mtime_ns: 0,
-            device: (0, 0),
-            xattrs: &[],
-            real_size: None,
-        };
-        this.write(&root.blocks())?;
+        this.write(&root_entry())?;
         Ok(this)
     }
 

@@ -10,3 +10,4 @@ mod packet_body;
 pub(crate) mod secrets;
 pub(crate) mod ssh;
 pub(crate) mod stream;
+pub(crate) mod upload;

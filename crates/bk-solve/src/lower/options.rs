@@ -52,10 +52,13 @@ pub(super) fn apply(request: &BuildRequest, solve: &mut SolveRequest) {
 fn context(request: &BuildRequest, attrs: &mut BTreeMap<String, String>) {
     if let Context::Remote(address) = &request.context {
         attrs.insert("context".to_owned(), address.clone());
-        if matches!(request.dockerfile, Dockerfile::Path(_) | Dockerfile::Inline(_)) {
-            // Otherwise it is looked for in what the daemon has fetched.
-            attrs.insert("dockerfilekey".to_owned(), "dockerfile".to_owned());
-        }
+    }
+    // The address of an archive is known to the session that sends it.
+    if matches!(request.context, Context::Remote(_) | Context::Archive(_))
+        && matches!(request.dockerfile, Dockerfile::Path(_) | Dockerfile::Inline(_))
+    {
+        // Otherwise it is looked for in what the daemon has fetched.
+        attrs.insert("dockerfilekey".to_owned(), "dockerfile".to_owned());
     }
     // Contexts of files on this machine are added by those who know under which names they are served.
     for (name, named) in &request.named_contexts {

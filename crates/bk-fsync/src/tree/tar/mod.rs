@@ -20,7 +20,7 @@ use crate::entry::{Kind, Meta, Xattr};
 use crate::limits::{SPARSE_FROM, SPOOL_CHUNK};
 use crate::path::RelPath;
 use crate::tar::read::Reader;
-use crate::tar::{TarFault, TarReadError};
+use crate::tar::{ArchiveFormat, TarFault, TarReadError};
 
 /// The files of a tar archive, from standard input or anywhere else. Cloning is cheap and shares them.
 ///
@@ -106,14 +106,11 @@ fn decompress<'a>(mut archive: impl Read + 'a) -> Result<Box<dyn Read + 'a>, Tar
         .take(6)
         .read_to_end(&mut magic)
         .map_err(TarFault::Read)?;
-    let known = |name| Err(TarFault::Compressed(name));
-    match magic[..] {
-        [0x42, 0x5a, 0x68, ..] => return known("bzip2"),
-        [0xfd, b'7', b'z', b'X', b'Z', 0] => return known("xz"),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => return known("zstd"),
-        _ => {}
-    }
-    let gzip = magic.starts_with(&[0x1f, 0x8b]);
+    let gzip = match ArchiveFormat::of(&magic) {
+        None | Some(ArchiveFormat::Tar) => false,
+        Some(ArchiveFormat::Gzip) => true,
+        Some(other) => return Err(TarFault::Compressed(other.name())),
+    };
     let whole = BufReader::with_capacity(SPOOL_CHUNK, Cursor::new(magic).chain(archive));
     Ok(if gzip {
         Box::new(BufReader::with_capacity(

@@ -1,22 +1,30 @@
-//! What goes into an upload: the context after its ignore rules, and a Dockerfile that the daemon will find in it.
+//! A context as an archive: what is left of it after its ignore rules, and a Dockerfile that the daemon will find in it.
 //!
-//! The rule: without a session nobody but us reads the ignore file, so it is read here the way the daemon's frontend
-//! reads it. The Dockerfile and the ignore file are kept even if the rules leave them out, as Docker's own client does;
-//! `COPY` can see them then, which is the price of this route. Everything here blocks.
+//! The rule: where no session serves the files, nobody but us reads the ignore file, so it is read here the way the daemon's
+//! frontend reads it. The Dockerfile and the ignore file are kept even if the rules leave them out, as Docker's own client
+//! does; `COPY` can see them then, which is the price of an archive. Everything here blocks.
 
-use std::{io, path::Path, sync::Arc};
+use std::{
+    io::{self, Write},
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::AtomicBool},
+};
 
-use bk_build::{BuildError, Dockerfile, InputError, LocalFailure};
+use bk_build::{BuildError, BuildRequest, Dockerfile, InputError, LocalFailure};
 use bk_fsync::{
-    FilePolicies, FilterOptions, Tree,
+    FilePolicies, FilterOptions, MemoryTree, OverlayTree, SendObserver, Tree,
     entry::Kind,
     filter::{Filter, FilterError},
     path::{RelPath, show},
     pattern::read_ignore_file,
+    tar::{TarError, TarWriter},
+    walk::WalkError,
 };
-use bk_session::{CONTEXT, DOCKERFILE, Source, Sources};
 
-use bk_solve::chain;
+use crate::{
+    service::stream::chain,
+    sources::{CONTEXT, DOCKERFILE, Source, Sources},
+};
 
 /// The names that the frontend looks for when none is given.
 const DEFAULT_NAMES: [&str; 2] = ["Dockerfile", "dockerfile"];
@@ -28,22 +36,32 @@ const IGNORE_SUFFIX: &str = ".dockerignore";
 /// is always the same, so that `COPY .` of an unchanged context stays cached.
 const PLACED_NAME: &str = ".dockerfile.bk";
 
-/// What goes into an upload.
-pub(super) struct Plan {
-    /// The files.
-    pub(super) context: Source,
-    /// Which of them.
-    pub(super) filter: Filter,
-    /// The Dockerfile's path in the upload.
-    pub(super) dockerfile: String,
+/// What goes into the archive of a context.
+pub struct ContextTar {
+    context: Source,
+    /// Which of the context's files.
+    filter: Filter,
+    /// The Dockerfile's path in the archive.
+    dockerfile: String,
     /// Where that file comes from when it is not in the context: a tree and the name there.
-    pub(super) placed: Option<(Arc<dyn Tree>, String)>,
-    /// How the files are sent.
-    pub(super) policies: FilePolicies,
+    placed: Option<(Arc<dyn Tree>, String)>,
+    policies: FilePolicies,
 }
 
-impl Plan {
-    pub(super) fn make(sources: &Sources, wanted: &Dockerfile) -> Result<Self, BuildError> {
+impl ContextTar {
+    /// Reads what a request says of its context, its Dockerfile and its files. Blocks.
+    ///
+    /// # Errors
+    /// A context or Dockerfile that is missing, or a bad ignore file, is named.
+    pub fn of(request: &BuildRequest) -> Result<Self, BuildError> {
+        Self::make(&Sources::collected(request)?, &request.dockerfile)
+    }
+
+    /// The same for sources that are there already. Blocks.
+    ///
+    /// # Errors
+    /// As [`of`](Self::of).
+    pub fn make(sources: &Sources, wanted: &Dockerfile) -> Result<Self, BuildError> {
         let missing = |name: &str| BuildError::Misuse(format!("there is no source `{name}`"));
         let context = sources.get(CONTEXT).ok_or_else(|| missing(CONTEXT))?.clone();
         let beside = sources.get(DOCKERFILE).ok_or_else(|| missing(DOCKERFILE))?;
@@ -93,6 +111,105 @@ impl Plan {
             policies: sources.policies().clone(),
         })
     }
+
+    /// The Dockerfile's path in the archive.
+    pub fn dockerfile(&self) -> &str {
+        &self.dockerfile
+    }
+
+    /// Whether the Dockerfile is not one of the context's own files, but stands in the archive under a name of its own.
+    pub fn dockerfile_is_placed(&self) -> bool {
+        self.placed.is_some()
+    }
+
+    /// The directory of this machine that the context is, if it is one.
+    pub fn root(&self) -> Option<&Path> {
+        self.context.root.as_deref()
+    }
+
+    /// Leaves out a file of this machine, such as the archive itself while it is written. Without effect if it is not in the
+    /// context.
+    pub fn leave_out(&mut self, file: &Path) {
+        let Some(inside) = self.root().and_then(|root| file.strip_prefix(root).ok()) else {
+            return;
+        };
+        let tree = OverlayTree::new(Arc::new(MemoryTree::new()), self.context.tree.clone());
+        if let Ok(tree) = tree.hide(inside.as_os_str().as_encoded_bytes()) {
+            self.context.tree = Arc::new(tree);
+        }
+    }
+
+    /// Writes the archive and returns `out`, flushed. Ends soon after `stop` was set.
+    ///
+    /// # Errors
+    /// [`TarError`]; what was written has no end mark then.
+    pub fn write<W: Write>(
+        &self,
+        out: W,
+        observer: &dyn SendObserver,
+        stop: &AtomicBool,
+    ) -> Result<W, TarError> {
+        let mut tar = TarWriter::new(out)?.policies(self.policies.clone());
+        if let Some((tree, name)) = &self.placed {
+            let (from, to) = (rel(name), rel(&self.dockerfile));
+            tar.append_file(&**tree, from, to, observer, stop)?;
+        }
+        tar.append_tree(&*self.context.tree, &self.filter, observer, stop)?;
+        tar.finish()
+    }
+
+    /// Writes the archive to `out`, which messages call `name`, and returns it, flushed. What is left out or odd is told to
+    /// `warn`. Ends with [`BuildError::Cancelled`] soon after `stop` was set. Blocks.
+    ///
+    /// # Errors
+    /// What cannot be read or written is named; what was written has no end mark then.
+    pub fn save<W: Write>(
+        &self,
+        out: W,
+        name: &Path,
+        stop: &AtomicBool,
+        warn: &(dyn Fn(&str) + Send + Sync),
+    ) -> Result<W, BuildError> {
+        struct Warn<'a>(&'a (dyn Fn(&str) + Send + Sync));
+        impl SendObserver for Warn<'_> {
+            fn warning(&self, warning: &bk_fsync::Warning<'_>) {
+                (self.0)(&warning.to_string());
+            }
+        }
+        self.write(out, &Warn(warn), stop).map_err(|error| match error {
+            TarError::Write(e) => LocalFailure::new(name, "cannot write the archive")
+                .caused_by(e)
+                .into(),
+            TarError::Stopped => BuildError::Cancelled,
+            other => {
+                let text = chain(&other);
+                explain_tar_error(other, self.root()).unwrap_or(BuildError::Misuse(text))
+            }
+        })
+    }
+}
+
+/// The cause on this machine of an archive that could not be written; none when nobody wanted more of it, or it was
+/// stopped. `root` is where the context lies.
+pub fn explain_tar_error(error: TarError, root: Option<&Path>) -> Option<BuildError> {
+    let at = |path: &str| root.unwrap_or(Path::new("")).join(path);
+    match error {
+        TarError::File(e) => Some(
+            LocalFailure::new(at(&e.path), chain(&e.fault))
+                .caused_by(e)
+                .into(),
+        ),
+        TarError::List(WalkError::Io { action, path, source }) => Some(
+            LocalFailure::new(at(&path), format!("cannot {action}: {source}"))
+                .caused_by(source)
+                .into(),
+        ),
+        TarError::List(WalkError::Filter(e)) => {
+            Some(InputError::new("the ignore file", chain(&e), "").into())
+        }
+        TarError::List(e) => Some(LocalFailure::new(at(""), chain(&e)).caused_by(e).into()),
+        _ => None,
+    }
 }
 
 /// The default Dockerfile that is there.
@@ -124,7 +241,7 @@ fn ignore_file(source: &Source, name: &str) -> Result<Option<Ignored>, BuildErro
     match root.stat(name.as_bytes()) {
         Ok(meta) if meta.kind == Kind::File => {}
         Ok(_) => {
-            let e = io::Error::other("it must be a regular file on the Docker route tar");
+            let e = io::Error::other("it must be a regular file for an archive of the context");
             return Err(local(source, name, "cannot read the ignore file", e));
         }
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -199,7 +316,7 @@ fn rel(name: &str) -> RelPath<'_> {
     RelPath::new(name.as_bytes()).unwrap_or(RelPath::ROOT)
 }
 
-fn at(source: &Source, name: &str) -> std::path::PathBuf {
+fn at(source: &Source, name: &str) -> PathBuf {
     source.root.as_deref().unwrap_or(Path::new("")).join(name)
 }
 
