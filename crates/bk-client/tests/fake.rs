@@ -2,6 +2,8 @@
 //! no daemon. No live daemon is needed.
 #![cfg(feature = "buildkitd")]
 
+#[path = "fake/call.rs"]
+mod call;
 #[path = "fake/faults.rs"]
 mod faults;
 #[path = "fake/garbage.rs"]

@@ -15,6 +15,8 @@ mod harness;
 mod many;
 #[path = "live/results.rs"]
 mod results;
+#[path = "live/set.rs"]
+mod set;
 #[path = "live/special.rs"]
 mod special;
 #[path = "live/suite.rs"]
