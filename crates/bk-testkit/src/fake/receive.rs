@@ -120,6 +120,17 @@ struct Transfer<'a> {
     received: Received,
 }
 
+/// What the client says when it takes nothing any more: its own error, which may arrive after that was noticed.
+async fn why_closed(inbound: &mut Streaming<Packet>) -> Status {
+    loop {
+        match inbound.message().await {
+            Ok(Some(_)) => {}
+            Ok(None) => return broken("the stream was closed for writing"),
+            Err(status) => return status,
+        }
+    }
+}
+
 impl Transfer<'_> {
     async fn run(mut self, mut inbound: Streaming<Packet>) -> Result<Received, Status> {
         loop {
@@ -142,7 +153,9 @@ impl Transfer<'_> {
                     None => return Err(broken("the stream ended in the middle of a transfer")),
                 },
                 permit = reserve(sender), if !self.waiting.is_empty() => {
-                    let permit = permit.ok_or_else(|| broken("the stream was closed for writing"))?;
+                    let Some(permit) = permit else {
+                        return Err(why_closed(&mut inbound).await);
+                    };
                     if let Some(packet) = self.waiting.pop_front() {
                         permit.send(packet);
                     }
