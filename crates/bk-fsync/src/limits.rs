@@ -132,8 +132,9 @@ pub const LISTING_NAMES_MAX: u32 = 1 << 30;
 /// Bytes that one received path or link target may have. No system takes as much; deep trees stay well below.
 pub const RECEIVED_PATH_MAX: usize = 64 * 1024;
 
-/// Bytes of the peer's error text that are kept.
-pub const PEER_TEXT_MAX: usize = 16 * 1024;
+/// Bytes of the peer's error text that are kept. It goes back to the peer in the header that ends a transfer, and common
+/// HTTP/2 stacks take 16 KiB of headers.
+pub const PEER_TEXT_MAX: usize = 4 * 1024;
 
 /// Files that are asked for and not complete, at most. The daemon has room for 128 requests and serves 4 at a time;
 /// this keeps it busy, and few files open here.

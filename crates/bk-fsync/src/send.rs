@@ -13,7 +13,7 @@ use bk_proto::fsutil::packet::PacketType;
 use bk_proto::fsutil::{Packet, Stat};
 use bytes::Bytes;
 
-use crate::limits::{BYTES_PER_JOB, FILES_PER_JOB};
+use crate::limits::{BYTES_PER_JOB, FILES_PER_JOB, PEER_TEXT_MAX};
 use crate::order::{OrderError, OrderValidator};
 use crate::report::{SendReport, Share};
 use largest::Largest;
@@ -186,9 +186,8 @@ impl Sender {
             }
             Ok(PacketType::PacketErr) => {
                 self.finished = true;
-                Ok(Action::Abort(
-                    String::from_utf8_lossy(&packet_in.data).into_owned(),
-                ))
+                let text = packet_in.data.get(..PEER_TEXT_MAX).unwrap_or(&packet_in.data);
+                Ok(Action::Abort(String::from_utf8_lossy(text).into_owned()))
             }
             Ok(PacketType::PacketStat | PacketType::PacketData) | Err(_) => {
                 Err(ProtocolError::UnexpectedPacket {

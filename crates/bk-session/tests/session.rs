@@ -415,6 +415,33 @@ async fn health_answers_while_two_gibibytes_are_sent() {
     drop(session);
 }
 
+/// The largest message that daemons send is taken; a larger one ends its transfer and nothing else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_of_sixteen_mebibytes_are_taken_and_larger_ones_end_their_transfer() {
+    const LARGEST: usize = 16 * 1024 * 1024;
+    let (daemon, session) = serving(many()).await;
+    for (size, text) in [(LARGEST, "xxxx"), (LARGEST + 1024 * 1024, "too large")] {
+        let (requests, mut packets) = diff_copy(&daemon, 1).await;
+        assert_eq!(listing(&mut packets).await, FILES);
+        let gives_up = Packet {
+            r#type: PacketType::PacketErr.into(),
+            data: vec![b'x'; size].into(),
+            ..Packet::default()
+        };
+        requests.send(gives_up).await.expect("sends");
+        let status = packets.message().await.expect_err("the transfer ends");
+        assert_eq!(status.code(), Code::Unknown, "{size}");
+        assert!(
+            status.message().contains(text),
+            "{size}: {:.200}",
+            status.message()
+        );
+        assert!(status.message().len() < 64 * 1024, "{}", status.message().len());
+        assert!(health(&daemon).await < HEALTH * 8);
+    }
+    assert_eq!(session.end_reason(), None, "the connection lives");
+}
+
 #[tokio::test(flavor = "current_thread")]
 async fn health_answers_while_a_disk_read_blocks() {
     let gate = Arc::new(Gate::default());

@@ -20,8 +20,7 @@ pub(crate) struct SourceArgs {
     /// A platform to build for. Repeatable, or a comma list. Default: the daemon's own
     #[arg(long = "platform", value_name = "OS/ARCH[/VARIANT]", value_delimiter = ',')]
     pub(crate) platforms: Vec<String>,
-    /// A context by name: a directory, file:PATH, docker-image://REF, oci-layout://DIR[:TAG][@DIGEST], or a Git or HTTP
-    /// address. Repeatable
+    /// A context by name: a directory, file:PATH, docker-image://REF, or a Git or HTTP address. Repeatable
     #[arg(long = "build-context", value_name = "NAME=VALUE")]
     pub(crate) build_contexts: Vec<String>,
     /// An attribute for the frontend, as it is. Repeatable

@@ -294,6 +294,17 @@ mod tests {
     }
 
     #[test]
+    fn attributes_that_cannot_be_seen_are_none() {
+        // A file system without any.
+        assert_eq!(read_xattrs(Path::new("/proc/self/status")).unwrap(), []);
+        for errno in [Errno::NOTSUP, Errno::ACCESS, Errno::PERM] {
+            assert!(hidden(errno), "{errno}");
+        }
+        assert!(!hidden(Errno::IO));
+        assert!(read_xattrs(Path::new("/proc/self/nowhere")).is_err());
+    }
+
+    #[test]
     fn metadata_and_names_are_exact() {
         let dir = tempfile::tempdir().unwrap();
         let odd = OsStr::from_bytes(b"n\xff\xfe");
