@@ -27,7 +27,7 @@ usage: cargo xtask <job>
 
   demo                              build examples/hello with bk on a Docker daemon and run it
   test [--no-live] [FILTER...]      run every test, with the real daemons up
-  support                           write docs/support.md as the last full test run saw it
+  support [LEDGER]                  write docs/support.md as the last full test run saw it
   daemons up|down|status [NAME...]  start, stop or list the real daemons that live tests use
   prove-sync                        show on real daemons what file sync promises
   bench-peers [--runs N] [--only NAME]... [--small] [--keep]

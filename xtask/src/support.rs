@@ -31,13 +31,14 @@ were tried. A dash: not applicable, or not tried. Numbers lead to the messages a
 BuildKit endpoints are the same engines behind `docker buildx dial-stdio`.
 ";
 
-/// The job itself: copies the table of the last full run into the tree.
+/// The job itself: copies the table of the last full run into the tree, or draws it from a ledger.
 pub(crate) fn main(arguments: &[String]) -> Result<()> {
-    if !arguments.is_empty() {
-        return Err("usage: cargo xtask support".into());
-    }
-    let table = fs::read_to_string(drawn())
-        .map_err(|e| format!("no full test run drew a table (cargo xtask test): {e}"))?;
+    let table = match arguments {
+        [] => fs::read_to_string(drawn())
+            .map_err(|e| format!("no full test run drew a table (cargo xtask test): {e}"))?,
+        [ledger] => draw(&read(&fs::read_to_string(ledger)?)?),
+        _ => return Err("usage: cargo xtask support [LEDGER]".into()),
+    };
     fs::write(in_tree(), table)?;
     Ok(())
 }
@@ -46,10 +47,6 @@ pub(crate) fn main(arguments: &[String]) -> Result<()> {
 pub(crate) fn check(ledger: &str) -> Result<()> {
     let table = draw(&read(ledger)?);
     fs::write(drawn(), &table)?;
-    if !in_tree().exists() {
-        println!("docs/support.md is not there yet; `cargo xtask support` writes it");
-        return Ok(());
-    }
     let known = fs::read_to_string(in_tree())?;
     match difference(&known, &table) {
         None => Ok(()),
@@ -117,7 +114,7 @@ fn draw(features: &Features) -> String {
     }
     table.push('\n');
     for (number, note) in notes.iter().enumerate() {
-        let _ = writeln!(table, "{}. {}", number + 1, plain(note));
+        let _ = writeln!(table, "{}. {}", number + 1, plain(&without_addresses(note)));
     }
     table
 }
@@ -165,6 +162,15 @@ fn cell<'a>(
     }
 }
 
+/// A message without the addresses of the daemons of this run.
+fn without_addresses(note: &str) -> String {
+    let words = note.split(' ').map(|word| match word.split_once("://") {
+        Some((scheme @ ("unix" | "tcp"), _)) => format!("{scheme}://…"),
+        _ => word.to_owned(),
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
+
 /// Text that Markdown takes as it is.
 fn plain(text: &str) -> String {
     text.replace('|', "\\|").replace('<', "&lt;")
@@ -207,7 +213,7 @@ mod tests {
     const LEDGER: &str = "docker-28.5\tgrpc::x\tok\n\
         docker-28.5/grpc\tsupport\tyes\tSecrets\t\n\
         docker-28.5/h2c\tsupport\tyes\tSecrets\t\n\
-        docker-28.5/tar\tsupport\trefused\tSecrets\tno session | no secrets\n\
+        docker-28.5/tar\tsupport\trefused\tSecrets\tno session | no secrets at unix:///a/b here\n\
         docker-20.10/grpc\tsupport\tbut\tSecrets\tslowly\n\
         buildkit-tcp/direct\tsupport\tnone\tA <b>\tof no use\n";
 
@@ -227,7 +233,7 @@ mod tests {
                 "",
                 "1. of no use",
                 "2. slowly",
-                "3. no session \\| no secrets",
+                "3. no session \\| no secrets at unix://… here",
             ]
         );
     }

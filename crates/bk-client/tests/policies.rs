@@ -57,7 +57,8 @@ fn everywhere(name: &str, test: impl AsyncFn(&Place<'_>)) {
             test(&place).await;
             place.engine.remove_image(&place.tag).await.expect("removable");
         });
-        target.supports(&format!("File sync: {}", name.replace('_', " ")));
+        let feature = name.rsplit("::").next().unwrap_or(name).replace('_', " ");
+        target.supports(&format!("File sync: {feature}"));
         target.passed(name);
     }
 }

@@ -29,7 +29,7 @@ use crate::{
     snapshot::Snapshot,
 };
 
-pub use table::{Report, Table, Verdict};
+pub use table::{REFUSED, Report, Table, Verdict};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 

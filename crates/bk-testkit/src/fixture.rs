@@ -274,8 +274,7 @@ fn make_one(root: &Path, full: &Path, make: Make, dirs: &mut Vec<(PathBuf, Meta)
         }
         Make::Symlink { target } => {
             symlink(target, full)?;
-            let time = FileTime::from_unix_time(DEFAULT_MTIME.0, DEFAULT_MTIME.1);
-            filetime::set_symlink_file_times(full, time, time)
+            set_time(full, DEFAULT_MTIME)
         }
         Make::HardLink { target } => fs::hard_link(root.join(target), full),
         Make::Fifo { meta } => {
@@ -286,7 +285,8 @@ fn make_one(root: &Path, full: &Path, make: Make, dirs: &mut Vec<(PathBuf, Meta)
             // The address of a socket is short; the tree may be deep. Bind near the root, then move.
             let near = root.join(".s");
             drop(UnixListener::bind(&near)?);
-            fs::rename(&near, full)
+            fs::rename(&near, full)?;
+            set_time(full, DEFAULT_MTIME)
         }
     }
 }
@@ -301,8 +301,12 @@ fn create(full: &Path) -> io::Result<fs::File> {
 
 fn apply(path: &Path, meta: Meta) -> io::Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(meta.mode))?;
-    let time = FileTime::from_unix_time(meta.mtime.0, meta.mtime.1);
-    // By name and without following: opening a FIFO to set its time would wait for a writer.
+    set_time(path, meta.mtime)
+}
+
+/// By name and without following: opening a FIFO to set its time would wait for a writer.
+fn set_time(path: &Path, (seconds, nanos): (i64, u32)) -> io::Result<()> {
+    let time = FileTime::from_unix_time(seconds, nanos);
     filetime::set_symlink_file_times(path, time, time)
 }
 

@@ -1,7 +1,7 @@
 //! The conformance suite on every target.
 
 use bk_testkit::{
-    conformance::{self, Case, Table, Verdict},
+    conformance::{self, Case, REFUSED, Table, Verdict},
     live::{Daemon, Route, Support, Target, say},
 };
 
@@ -20,7 +20,10 @@ async fn conforms(daemon: Daemon, route: Route) {
     for (case, verdict) in report.verdicts() {
         let support = match verdict {
             Verdict::Passed { but: None, .. } => Support::Yes,
-            Verdict::Passed { but: Some(but), .. } => Support::But(but.clone()),
+            Verdict::Passed { but: Some(but), .. } => match but.strip_prefix(REFUSED) {
+                Some(why) => Support::Refused(why.to_owned()),
+                None => Support::But(but.clone()),
+            },
             Verdict::Cannot(why) => Support::NotApplicable(why.clone()),
             Verdict::Failed(_) => continue,
         };

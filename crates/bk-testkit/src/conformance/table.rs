@@ -9,6 +9,9 @@ use std::{
 use super::{Case, Exception};
 use crate::fake::locked;
 
+/// How the words begin of a case that passed because it was refused as it should be.
+pub const REFUSED: &str = "refused with a clear error: ";
+
 /// What became of a case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -28,7 +31,7 @@ pub enum Verdict {
 impl Verdict {
     pub(super) fn passed(time: Duration, exception: Option<Exception>) -> Self {
         let but = match exception {
-            Some(Exception::Refuses(why)) => Some(format!("refused with a clear error: {why}")),
+            Some(Exception::Refuses(why)) => Some(format!("{REFUSED}{why}")),
             Some(Exception::Loose(_, why)) => Some(why.to_owned()),
             Some(Exception::Skip(_)) | None => None,
         };
