@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use bk_build::{
-    BuildError, BuildRequest, Call, CallAnswer, EventSink, Frontend, HostAddress, InputError, ProtocolFailure,
+    BuildError, BuildRequest, Call, CallAnswer, EventSink, Frontend, InputError, ProtocolFailure,
 };
 use bk_proto::{
     control::SolveRequest,
@@ -15,7 +15,6 @@ use bk_proto::{
     id::Id,
     rpc_status::Status as RpcStatus,
 };
-use bk_session::{Extras, Session, SessionConfig, Sources};
 use bytes::Bytes;
 use tokio::{sync::watch, time::timeout};
 use tonic::{Code, Request, Status, metadata::MetadataValue};
@@ -26,9 +25,8 @@ use crate::{
     dial::Dialer,
     fold::StatusFold,
     limits::{CLOSE_GRACE, JOB_ATTEMPTS, MAX_MESSAGE, SESSION_END_GRACE},
-    lower::lower,
     requires,
-    solve::{SolveOptions, attach, client, follow_status, open, set_gateway, with_start_and_end},
+    solve::{Begun, SolveOptions, client, follow_status, prepare, with_start_and_end},
 };
 
 /// Names the build that a gateway call belongs to.
@@ -72,35 +70,14 @@ async fn run(
     let info = dialer.info();
     requires::check_call(&request, call, &info).await?;
     requires::check(&request, &info).await?;
-    let sources = Sources::of(&request).await?;
-    let filename = sources.dockerfile_name().map(str::to_owned);
-    let source_attrs = sources.frontend_attrs();
-    let credentials = request
-        .credentials
-        .clone()
-        .unwrap_or_else(|| options.credentials.clone());
-    let extras = Extras::of(&request).await?;
-    let config = SessionConfig::new(sources, credentials).events(events.clone());
-    let session = Session::new(config.extras(extras));
-
-    let channel = open(dialer).await?;
-    let hosts = &request.steps.add_hosts;
-    if hosts.iter().any(|h| h.address == HostAddress::Gateway) {
-        set_gateway(&channel, &mut request).await?;
-    }
-    let session_id = session.id().to_owned();
-    let session = attach(dialer, &channel, session).await?;
-    let mut lowered = lower(
-        &request,
-        build_ref,
-        &session_id,
-        filename.as_deref(),
-        options.exporter,
-    );
-    for (key, value) in source_attrs {
-        lowered.frontend_attrs.entry(key).or_insert(value);
-    }
-    let (frame, question) = split(lowered, call);
+    let prepared = prepare(&request, options, events).await?;
+    let Begun {
+        channel,
+        session,
+        solve,
+        filename,
+    } = prepared.begin(dialer, options, &mut request, build_ref).await?;
+    let (frame, question) = split(solve, call);
     let failures = session.failures();
 
     let mut fold = StatusFold::new();
@@ -273,7 +250,7 @@ mod tests {
     use bk_build::{Attestation, Cache, NamedContext};
 
     use super::*;
-    use crate::ImageExporter;
+    use crate::{ImageExporter, lower::lower};
 
     #[test]
     fn the_question_takes_the_frontend_and_the_frame_nothing_to_export() {

@@ -5,6 +5,7 @@
 //! a build opens is owned by its future: dropping that closes the connection, which cancels the build on the daemon.
 
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -14,7 +15,7 @@ use bk_build::{
     EventSink, HostAddress, ImageLoader, InputError, Output, Refusal, SessionLost, Sink,
 };
 use bk_proto::{
-    control::{ListWorkersRequest, StatusRequest, control_client::ControlClient},
+    control::{ListWorkersRequest, SolveRequest, StatusRequest, control_client::ControlClient},
     id::Id,
 };
 use bk_session::{Exports, Extras, RunningSession, Session, SessionConfig, Sources, TunnelSender};
@@ -141,43 +142,16 @@ pub async fn run(
 ) -> Result<BuildOutcome, BuildError> {
     request.validate()?;
     requires::check(&request, &dialer.info()).await?;
-    let sources = Sources::of(&request).await?;
-    let filename = sources.dockerfile_name().map(str::to_owned);
-    let source_attrs = sources.frontend_attrs();
-    let credentials = request
-        .credentials
-        .clone()
-        .unwrap_or_else(|| options.credentials.clone());
-    let extras = Extras::of(&request).await?;
+    let mut prepared = prepare(&request, options, events).await?;
     let exports = Exports::new(sinks(&request, options, &dialer.info())?).await?;
-    let config = SessionConfig::new(sources, credentials)
-        .events(events.clone())
-        .exports(exports.clone());
-    let session = Session::new(config.extras(extras));
+    prepared.config = prepared.config.exports(exports.clone());
     let address = dialer.info().address;
-
-    let channel = open(dialer).await?;
-    if request
-        .steps
-        .add_hosts
-        .iter()
-        .any(|h| h.address == HostAddress::Gateway)
-    {
-        set_gateway(&channel, &mut request).await?;
-    }
-    let session_id = session.id().to_owned();
-    let session = attach(dialer, &channel, session).await?;
-    let mut solve = lower(
-        &request,
-        build_ref,
-        &session_id,
-        filename.as_deref(),
-        options.exporter,
-    );
-
-    for (key, value) in source_attrs {
-        solve.frontend_attrs.entry(key).or_insert(value);
-    }
+    let Begun {
+        channel,
+        session,
+        solve,
+        filename,
+    } = prepared.begin(dialer, options, &mut request, build_ref).await?;
     let failures = session.failures();
 
     let mut fold = StatusFold::new();
@@ -228,6 +202,83 @@ pub async fn run(
     }
 }
 
+/// What stands before the daemon is asked: a session that has what the request serves.
+pub(crate) struct Prepared {
+    pub(crate) config: SessionConfig,
+    filename: Option<String>,
+    source_attrs: BTreeMap<String, String>,
+}
+
+/// A session that the daemon knows, and the request as it is sent.
+pub(crate) struct Begun {
+    pub(crate) channel: Channel,
+    pub(crate) session: RunningSession,
+    pub(crate) solve: SolveRequest,
+    /// The Dockerfile as the user knows it.
+    pub(crate) filename: Option<String>,
+}
+
+/// Looks at everything of this machine that `request` names.
+pub(crate) async fn prepare(
+    request: &BuildRequest,
+    options: &SolveOptions,
+    events: &EventSink,
+) -> Result<Prepared, BuildError> {
+    let sources = Sources::of(request).await?;
+    let filename = sources.dockerfile_name().map(str::to_owned);
+    let source_attrs = sources.frontend_attrs();
+    let credentials = request
+        .credentials
+        .clone()
+        .unwrap_or_else(|| options.credentials.clone());
+    let extras = Extras::of(request).await?;
+    let config = SessionConfig::new(sources, credentials)
+        .events(events.clone())
+        .extras(extras);
+    Ok(Prepared {
+        config,
+        filename,
+        source_attrs,
+    })
+}
+
+impl Prepared {
+    /// Connects, attaches the session and lowers the request.
+    pub(crate) async fn begin(
+        self,
+        dialer: &dyn Dialer,
+        options: &SolveOptions,
+        request: &mut BuildRequest,
+        build_ref: &str,
+    ) -> Result<Begun, BuildError> {
+        let session = Session::new(self.config);
+        let channel = open(dialer).await?;
+        let hosts = &request.steps.add_hosts;
+        if hosts.iter().any(|h| h.address == HostAddress::Gateway) {
+            set_gateway(&channel, request).await?;
+        }
+        let session_id = session.id().to_owned();
+        let session = attach(dialer, &channel, session).await?;
+        let filename = self.filename;
+        let mut solve = lower(
+            request,
+            build_ref,
+            &session_id,
+            filename.as_deref(),
+            options.exporter,
+        );
+        for (key, value) in self.source_attrs {
+            solve.frontend_attrs.entry(key).or_insert(value);
+        }
+        Ok(Begun {
+            channel,
+            session,
+            solve,
+            filename,
+        })
+    }
+}
+
 /// Where the results of a request go, by exporter.
 fn sinks(
     request: &BuildRequest,
@@ -270,7 +321,7 @@ pub async fn open(dialer: &dyn Dialer) -> Result<Channel, BuildError> {
 }
 
 /// Puts the address of the engine's machine where the request says `host-gateway`.
-pub(crate) async fn set_gateway(channel: &Channel, request: &mut BuildRequest) -> Result<(), BuildError> {
+async fn set_gateway(channel: &Channel, request: &mut BuildRequest) -> Result<(), BuildError> {
     let workers = deadline("an answer about the daemon's worker", async {
         client(channel)
             .list_workers(ListWorkersRequest::default())
@@ -387,7 +438,7 @@ pub(crate) fn client(channel: &Channel) -> ControlClient<Channel> {
         .max_encoding_message_size(usize::MAX)
 }
 
-pub(crate) async fn attach(
+async fn attach(
     dialer: &dyn Dialer,
     channel: &Channel,
     session: Session,
