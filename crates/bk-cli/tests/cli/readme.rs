@@ -40,7 +40,10 @@ fn every_option_is_documented_and_nothing_else() {
     let documented = options(CLI, "| `-");
     assert_eq!(told, documented);
     for line in README.lines().filter(|line| line.trim_start().starts_with("bk ")) {
-        for flag in line.split_whitespace().filter_map(|word| word.strip_prefix("--")) {
+        for flag in line
+            .split_whitespace()
+            .filter_map(|word| word.trim_end_matches(',').strip_prefix("--"))
+        {
             assert!(
                 told.iter().any(|name| name == flag),
                 "--{flag} in README.md: {line}"
