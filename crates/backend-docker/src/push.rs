@@ -6,8 +6,8 @@ use std::{collections::BTreeSet, time::SystemTime};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE};
 use bk_build::{
-    BuildError, BuildEvent, BuildOutcome, BuildRequest, CredentialProvider, EventSink, InputError,
-    OutputKind, Vertex,
+    BuildError, BuildEvent, BuildOutcome, BuildRequest, CredentialGiven, CredentialKind, CredentialProvider,
+    CredentialQuery, CredentialUse, EventSink, InputError, OutputKind, Vertex, Warning, WarningKind,
 };
 use http::Method;
 use serde_json::{Value, json};
@@ -100,7 +100,7 @@ impl Pushes {
             let mut vertex = Vertex::new(format!("push:{name}"), format!("pushing {name} with docker"));
             vertex.started = Some(SystemTime::now());
             events.emit(BuildEvent::VertexStarted(vertex.clone())).await;
-            let result = push(backend, credentials, &name).await;
+            let result = push(backend, credentials, events, &name).await;
             vertex.completed = Some(SystemTime::now());
             match result {
                 Ok(digest) => {
@@ -140,30 +140,12 @@ fn note(outcome: &mut BuildOutcome, digest: Option<String>) {
 async fn push(
     backend: &DockerBackend,
     credentials: &dyn CredentialProvider,
+    events: &EventSink,
     name: &str,
 ) -> Result<Option<String>, BuildError> {
-    let host = registry(name);
-    let (asked, address) = match host {
-        HUB => (HUB_HOST, HUB_ADDRESS),
-        host => (host, host),
-    };
-    let auth = match credentials.credential(asked).await {
-        Ok(None) => json!({}),
-        Ok(Some(c)) if c.username.is_empty() => {
-            json!({"identitytoken": c.secret.expose(), "serveraddress": address})
-        }
-        Ok(Some(c)) => {
-            json!({"username": c.username, "password": c.secret.expose(), "serveraddress": address})
-        }
-        Err(e) => {
-            return Err(BuildError::Auth {
-                message: e.to_string(),
-                source: Some(e),
-            });
-        }
-    };
-    let auth = URL_SAFE.encode(auth.to_string());
     let (repo, tag) = split(name);
+    let auth = auth(credentials, events, repo).await?;
+    let auth = URL_SAFE.encode(auth.to_string());
     let tag: String = form_urlencoded::byte_serialize(tag.unwrap_or("latest").as_bytes()).collect();
     let path = format!("/v{}/images/{repo}/push?tag={tag}", backend.daemon.used_api);
     let headers = [("x-registry-auth", auth.as_str())];
@@ -189,6 +171,50 @@ async fn push(
         }
         Err(e) => Err(e),
     }
+}
+
+/// What the engine shows to the registry of `repo`. Whose credentials they are is told.
+async fn auth(
+    credentials: &dyn CredentialProvider,
+    events: &EventSink,
+    repo: &str,
+) -> Result<Value, BuildError> {
+    let host = registry(repo);
+    let path = repo.strip_prefix(host).and_then(|rest| rest.strip_prefix('/'));
+    let (asked, address) = match host {
+        HUB => (HUB_HOST, HUB_ADDRESS),
+        host => (host, host),
+    };
+    let scopes = vec![format!("repository:{}:pull,push", path.unwrap_or(repo))];
+    let answer = credentials
+        .look_up(&CredentialQuery::new(asked).scopes(scopes.clone()))
+        .await;
+    let (source, given) = match &answer {
+        Ok(answer) if answer.credential.is_some() => (&*answer.source, CredentialGiven::Credential),
+        Ok(answer) => (&*answer.source, CredentialGiven::Nothing),
+        Err(_) => ("", CredentialGiven::Refused),
+    };
+    let told = CredentialUse::new(asked, source, given).scopes(scopes);
+    events.emit(BuildEvent::Credentials(told)).await;
+    let answer = answer.map_err(|e| BuildError::Auth {
+        message: e.to_string(),
+        source: Some(e),
+    })?;
+    if let Some(text) = answer.warning {
+        let warning = Warning::new(WarningKind::Client, text);
+        events.emit(BuildEvent::Warning(warning)).await;
+    }
+    Ok(match answer.credential {
+        None => json!({}),
+        Some(c) => {
+            let secret = c.secret.expose();
+            match c.kind {
+                CredentialKind::IdentityToken => json!({"identitytoken": secret, "serveraddress": address}),
+                CredentialKind::RegistryToken => json!({"registrytoken": secret, "serveraddress": address}),
+                _ => json!({"username": c.username, "password": secret, "serveraddress": address}),
+            }
+        }
+    })
 }
 
 /// What engines say when a registry wants other credentials.

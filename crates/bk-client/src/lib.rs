@@ -36,7 +36,7 @@ pub use bk_build::*;
 #[cfg(unix)]
 pub use bk_fsync::tar::ArchiveFormat;
 pub use bk_fsync::{
-    ReceiveOptions,
+    ReceiveOptions, entry, path,
     receive::{Change, DevicePolicy, ReceiveMode, ReceiveObserver, ReceiveWarning, ReceivedOwner, Unchanged},
     tree::{self, DirTree, MemoryTree, Tree},
 };
