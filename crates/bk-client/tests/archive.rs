@@ -57,6 +57,7 @@ fn everywhere(places: &[(Daemon, Route)], name: &str, test: impl AsyncFn(&Place)
                 engine: Engine::connect(&target.docker).await.expect("the engine behind"),
                 tag: format!("bk-archive-{}", target.name().replace('/', "-").to_lowercase()),
                 name: target.name(),
+                target: target.clone(),
             };
             test(&place).await;
         });
@@ -79,6 +80,7 @@ async fn connect(target: &Target) -> Client {
 }
 
 struct Place {
+    target: Target,
     client: Client,
     engine: Engine,
     tag: String,
@@ -167,6 +169,7 @@ fn an_archive_is_built_by_every_route() {
             let error = place.failure(other).await;
             assert!(matches!(&error, BuildError::Input(_)), "{}: {error}", place.name);
             assert!(error.to_string().contains("can be read once only"), "{error}");
+            place.target.supports("A context that is a tar archive");
         },
     );
 }

@@ -6,7 +6,8 @@
 //! * [`fake`] is a daemon in this process that behaves like BuildKit where a client can see it, and misbehaves on
 //!   demand; [`garbage`] are endpoints that are no daemon at all.
 //! * [`live`] finds real daemons through the environment; [`proxy`] and [`front`] stand between a client and a daemon.
-//! * [`web`] serves files and Git repositories to them; [`token`] is a registry that wants tokens, and who gives them.
+//! * [`web`] serves files and Git repositories to them; [`token`] is a registry that wants tokens, and who gives them; [`ssh`]
+//!   has agents and servers.
 //! * [`conformance`] runs the same builds on all of them and prints a table.
 //!
 //! This crate never ships: it is a development dependency only, and may print.
@@ -24,5 +25,6 @@ pub mod limits;
 pub mod live;
 pub mod proxy;
 pub mod snapshot;
+pub mod ssh;
 pub mod token;
 pub mod web;

@@ -195,10 +195,21 @@ impl Target {
 /// # Panics
 /// When it is not there although `BK_LIVE_REQUIRED=1` says that it must be.
 pub fn registry_program(test: &str) -> Option<PathBuf> {
-    const NAME: &str = "BK_LIVE_REGISTRY_PROGRAM";
-    let found = env::var_os(NAME).filter(|v| !v.is_empty()).map(PathBuf::from);
+    program("BK_LIVE_REGISTRY_PROGRAM", test)
+}
+
+/// The program of OpenSSH's server, for tests that start their own; `None`, said loudly, when it is not there.
+///
+/// # Panics
+/// As [`registry_program`].
+pub fn sshd_program(test: &str) -> Option<PathBuf> {
+    program("BK_LIVE_SSHD", test)
+}
+
+fn program(variable: &str, test: &str) -> Option<PathBuf> {
+    let found = env::var_os(variable).filter(|v| !v.is_empty()).map(PathBuf::from);
     if found.is_none() {
-        not_run(test, NAME);
+        not_run(test, variable);
     }
     found
 }

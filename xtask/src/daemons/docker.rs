@@ -8,7 +8,9 @@ use super::packages::{BOOKWORM, FORKY, TRIXIE};
 use super::{api, process};
 use crate::run::{Result, output};
 use serde_json::json;
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -198,6 +200,32 @@ pub(crate) fn tool(layout: &Layout, suite: &str, program: &str) -> Command {
         .env("LC_ALL", "C.UTF-8");
     command.env("HOME", layout.base());
     command
+}
+
+/// Makes a program of the packages one that finds its libraries, whoever starts it: `bin/<its name>`.
+pub(crate) fn wrap(layout: &Layout, set: &str, program: &str) -> Result<()> {
+    let command = tool(layout, set, program);
+    let text = |value: &OsStr| value.to_string_lossy().into_owned();
+    let libraries = command
+        .get_envs()
+        .find(|(name, _)| *name == "LD_LIBRARY_PATH")
+        .and_then(|(_, value)| value)
+        .map(text)
+        .unwrap_or_default();
+    let path = Path::new(program);
+    let file = layout
+        .base()
+        .join("bin")
+        .join(path.file_name().unwrap_or_default());
+    fs::write(
+        &file,
+        format!(
+            "#!/bin/sh\nexport LD_LIBRARY_PATH='{libraries}'\nexec '{}' \"$@\"\n",
+            text(command.get_program())
+        ),
+    )?;
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o755))?;
+    Ok(())
 }
 
 /// The static busybox of the packages.

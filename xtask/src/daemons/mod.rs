@@ -13,6 +13,7 @@
 //! | the same with `_DOCKER` | `unix://…` of the engine behind the endpoint |
 //! | `BK_LIVE_REGISTRY`, `_USER`, `_PASSWORD`, `_BASE` | `host:port`, its one account, the base image |
 //! | `BK_LIVE_REGISTRY_PROGRAM` | path of the registry's program, for tests that start their own |
+//! | `BK_LIVE_SSHD` | path of a program that is OpenSSH's server |
 //! | `BK_LIVE_BUSYBOX` | path of a static busybox |
 //! | `BK_LIVE_DOCKER_CLI`, `_CONFIG` | path of a Docker CLI, and its configuration with the buildx plugin |
 
@@ -31,7 +32,7 @@ use crate::run::Result;
 use docker::{BENCH, DEMO, Engine};
 use layout::Layout;
 use lock::Lock;
-use packages::{BOOKWORM, BUSYBOX, FORKY};
+use packages::{BOOKWORM, BUSYBOX, FORKY, SSHD};
 use service::{Service, select};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -184,7 +185,7 @@ pub(crate) fn docker_cli() -> (PathBuf, PathBuf) {
 fn up(layout: &Layout, names: &[String]) -> Result<()> {
     let services = select(names, true)?;
     require_root()?;
-    let mut sets = vec![BOOKWORM, FORKY];
+    let mut sets = vec![BOOKWORM, FORKY, SSHD];
     let engines: Vec<&Engine> = services
         .iter()
         .filter_map(|service| match service {
@@ -195,6 +196,7 @@ fn up(layout: &Layout, names: &[String]) -> Result<()> {
     sets.extend(engines.iter().map(|engine| engine.suite));
     prepare(layout, &sets)?;
     link_buildx(layout)?;
+    docker::wrap(layout, SSHD, "usr/sbin/sshd")?;
 
     let (first, second): (Vec<&Service>, Vec<&Service>) = services
         .iter()
@@ -309,6 +311,7 @@ fn variables(layout: &Layout) -> Vec<(String, String)> {
         );
         add("BK_LIVE_DOCKER_CLI_CONFIG", layout.cli_config());
         add("BK_LIVE_REGISTRY_PROGRAM", registry::program(layout));
+        add("BK_LIVE_SSHD", layout.base().join("bin/sshd"));
     }
     list
 }

@@ -15,7 +15,7 @@ use std::process::Command;
 ///
 /// Libraries of the first suite are only what is not on every Debian 12: binaries of the newer suites need no newer C
 /// library than 2.34, so they run with that of Debian 12. `runc` is the exception, so all engines use that of Debian 12.
-const RECIPES: [Recipe; 4] = [
+const RECIPES: [Recipe; 5] = [
     Recipe {
         name: BUSYBOX,
         suite: BOOKWORM,
@@ -47,6 +47,11 @@ const RECIPES: [Recipe; 4] = [
         ],
     },
     Recipe {
+        name: SSHD,
+        suite: BOOKWORM,
+        packages: &["openssh-server"],
+    },
+    Recipe {
         name: TRIXIE,
         suite: TRIXIE,
         packages: &["docker.io", "containerd"],
@@ -62,6 +67,8 @@ const RECIPES: [Recipe; 4] = [
 pub(crate) const BUSYBOX: &str = "busybox";
 /// Debian 12, and the set of everything from it.
 pub(crate) const BOOKWORM: &str = "bookworm";
+/// The set with the server of SSH, which tests start by themselves.
+pub(crate) const SSHD: &str = "sshd";
 /// Debian 13, and its set.
 pub(crate) const TRIXIE: &str = "trixie";
 /// Debian 14, and its set.

@@ -7,14 +7,17 @@ use std::{
 };
 
 use bk_client::{
-    BuildError, BuildRequest, ImageBuilder, LogStream, Output, SecretSource, SshForward,
-    limits::MAX_SECRET_BYTES,
+    BuildError, BuildRequest, Context, ImageBuilder, LogStream, NamedContext, Output, SecretSource,
+    SshForward, limits::MAX_SECRET_BYTES,
 };
 use bk_testkit::{
-    conformance::fresh_token,
+    conformance::{fresh_tag, fresh_token},
     events::{Recorder, chain},
     fixture::TreeBuilder,
-    live::{Daemon, Route, Target},
+    live::{Daemon, Engine, Route, Target, sshd_program},
+    snapshot::ContentDigest,
+    ssh::{SshAgent, Sshd, make_key},
+    web::make_repository,
 };
 
 use crate::{LIMIT, bounded, connect};
@@ -65,7 +68,7 @@ async fn secrets(daemon: Daemon, route: Route) {
     let log = logged(&target, request, "sha256sum").await;
     let log = log.unwrap_or_else(|e| panic!("{}: {}", target.name(), chain(&e)));
     let digest = |bytes: &[u8]| {
-        let digest = bk_testkit::snapshot::ContentDigest::of(bytes).0;
+        let digest = ContentDigest::of(bytes).0;
         digest.iter().map(|b| format!("{b:02x}")).collect::<String>()
     };
     let expected = format!(
@@ -128,68 +131,6 @@ int main(void) {
     program
 }
 
-fn ok(command: &mut Command) -> String {
-    let out = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
-    assert!(
-        out.status.success(),
-        "{command:?}: {}",
-        String::from_utf8_lossy(&out.stderr)
-    );
-    String::from_utf8(out.stdout).expect("UTF-8")
-}
-
-fn make_key(path: &Path) -> String {
-    ok(Command::new("ssh-keygen")
-        .args(["-q", "-t", "ed25519", "-N", "", "-C", "bk", "-f"])
-        .arg(path));
-    let public = std::fs::read_to_string(path.with_extension("pub")).expect("the public half");
-    public.split(' ').nth(1).expect("its bytes").to_owned()
-}
-
-/// A real agent; killed when dropped.
-struct SshAgent {
-    socket: PathBuf,
-    child: std::process::Child,
-}
-
-impl SshAgent {
-    fn start(dir: &Path, key: &Path) -> Self {
-        let socket = dir.join("agent.sock");
-        let child = Command::new("ssh-agent")
-            .arg("-D")
-            .arg("-a")
-            .arg(&socket)
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("ssh-agent (Debian: openssh-client)");
-        let this = Self { socket, child };
-        for _ in 0..200 {
-            if this.socket.exists() {
-                break;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(10)); // sleep: a program that tells nobody when it is ready
-        }
-        ok(Command::new("ssh-add")
-            .arg("-q")
-            .arg(key)
-            .env("SSH_AUTH_SOCK", &this.socket));
-        this
-    }
-
-    fn keys(&self) -> String {
-        ok(Command::new("ssh-add")
-            .arg("-L")
-            .env("SSH_AUTH_SOCK", &self.socket))
-    }
-}
-
-impl Drop for SshAgent {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 async fn agents(daemon: Daemon, route: Route) {
     const TEST: &str = "ssh_agents";
     let Some(target) = Target::find(daemon, route, TEST) else {
@@ -198,8 +139,11 @@ async fn agents(daemon: Daemon, route: Route) {
     let _turn = target.turn().await;
     let dir = tempfile::tempdir().expect("temp dir");
     let (in_agent, in_file) = (dir.path().join("agent-key"), dir.path().join("file-key"));
-    let (agent_key, file_key) = (make_key(&in_agent), make_key(&in_file));
-    let agent = SshAgent::start(dir.path(), &in_agent);
+    let (agent_key, file_key) = (
+        make_key(&in_agent).expect("a key"),
+        make_key(&in_file).expect("a key"),
+    );
+    let agent = SshAgent::start(dir.path(), &in_agent).expect("an agent");
     let token = fresh_token();
     // Lists, asks for the removal of all keys, and lists again.
     let rest = format!(
@@ -215,12 +159,12 @@ async fn agents(daemon: Daemon, route: Route) {
     let tree = tree.expect("fixture");
     let raw = echo(dir.path());
     let mut request = BuildRequest::new(tree.path())
-        .ssh("default", SshForward::new(&agent.socket))
+        .ssh("default", SshForward::new(agent.socket()))
         .ssh("raw", SshForward::new(&raw).raw(true));
     if cfg!(feature = "ssh-keys") {
         request = request.ssh("file", SshForward::new(&in_file));
     } else {
-        request = request.ssh("file", SshForward::new(&agent.socket));
+        request = request.ssh("file", SshForward::new(agent.socket()));
     }
     let log = logged(&target, request, "/bin/dial").await;
     let log = log.unwrap_or_else(|e| panic!("{}: {}", target.name(), chain(&e)));
@@ -246,7 +190,7 @@ async fn agents(daemon: Daemon, route: Route) {
     );
     assert_eq!(log, expected, "{}", target.name());
     assert!(
-        agent.keys().contains(&agent_key),
+        agent.keys().expect("a list").contains(&agent_key),
         "{}: the agent lost its key",
         target.name()
     );
@@ -254,7 +198,7 @@ async fn agents(daemon: Daemon, route: Route) {
     // An agent that must be there and is not.
     let rest = format!("RUN --mount=type=ssh,required=true,id=other echo {token} needs it\n");
     let tree = self::tree(&target, &rest).build().expect("fixture");
-    let request = BuildRequest::new(tree.path()).ssh("default", SshForward::new(&agent.socket));
+    let request = BuildRequest::new(tree.path()).ssh("default", SshForward::new(agent.socket()));
     let text = chain(
         &logged(&target, request, "needs it")
             .await
@@ -266,6 +210,67 @@ async fn agents(daemon: Daemon, route: Route) {
         target.name()
     );
     target.supports("SSH agents and key files (`--ssh`)");
+    target.passed(TEST);
+}
+
+/// A repository that is reached by SSH only, as the context and as a further one.
+async fn git_over_ssh(daemon: Daemon, route: Route) {
+    const TEST: &str = "git_over_ssh";
+    let (Some(target), Some(program)) = (Target::find(daemon, route, TEST), sshd_program(TEST)) else {
+        return;
+    };
+    let _turn = target.turn().await;
+    let name = target.name();
+    let dir = tempfile::tempdir().expect("temp dir");
+    let key = dir.path().join("key");
+    make_key(&key).expect("a key");
+    let agent = SshAgent::start(dir.path(), &key).expect("an agent");
+    let server = Sshd::start(&program, dir.path(), &key.with_extension("pub")).expect("a server");
+    let (token, tag) = (fresh_token(), fresh_tag("ssh"));
+    let files = [
+        ("Dockerfile", "FROM scratch\nCOPY said /said\n"),
+        ("said", &*token),
+    ];
+    let repository = make_repository(dir.path(), "r.git", &files).expect("a repository");
+    let address = format!("{}:{}#main", server.address(), repository.display());
+    let at = connect(&target).await;
+    let engine = Engine::connect(&target.docker).await.expect("the engine behind");
+    let run = async |request: BuildRequest| {
+        let recorder = Recorder::new();
+        let request = request.tag(&tag);
+        bounded("the build", LIMIT, at.client.build(request, recorder.sink())).await
+    };
+
+    let denied = run(BuildRequest::new(Context::Remote(address.clone()))).await;
+    let text = chain(&denied.expect_err("nobody shows a key"));
+    assert!(
+        text.contains("ermission denied") || text.contains("SSH"),
+        "{name}: {text}"
+    );
+
+    let mut requests = vec![BuildRequest::new(Context::Remote(address.clone()))];
+    if daemon != Daemon::Docker20_10 {
+        let text = "FROM scratch\nCOPY --from=other said /said\n";
+        requests.push(
+            BuildRequest::new(Context::None)
+                .dockerfile(bk_client::Dockerfile::Inline(text.into()))
+                .named_context("other", NamedContext::Remote(address)),
+        );
+    }
+    for request in requests {
+        let built = run(request.ssh("default", SshForward::new(agent.socket()))).await;
+        built.unwrap_or_else(|e| panic!("{name}: {}\n{}", chain(&e), server.log()));
+        let image = engine.tree(&tag, "").await.expect("the image");
+        let said = image.entries.get(&b"said"[..]).and_then(|e| e.digest);
+        assert_eq!(said, Some(ContentDigest::of(token.as_bytes())), "{name}");
+        engine.remove_image(&tag).await.expect("removable");
+    }
+    assert!(
+        server.log().contains("Accepted publickey"),
+        "{name}: {}",
+        server.log()
+    );
+    target.supports("Git over SSH as a context");
     target.passed(TEST);
 }
 
@@ -324,6 +329,12 @@ tests! {
         grpc_docker_20_10 => secrets(Daemon::Docker20_10, Route::Grpc);
         grpc_docker_28_5 => secrets(Daemon::Docker28_5, Route::Grpc);
         h2c_docker_28_5 => secrets(Daemon::Docker28_5, Route::H2c);
+    }
+    git_by_ssh {
+        build_docker_28_5 => git_over_ssh(Daemon::Docker28_5, Route::Build);
+        direct_buildkit_unix => git_over_ssh(Daemon::BuildkitUnix, Route::Direct);
+        grpc_docker_20_10 => git_over_ssh(Daemon::Docker20_10, Route::Grpc);
+        grpc_docker_28_5 => git_over_ssh(Daemon::Docker28_5, Route::Grpc);
     }
     ssh_in_steps {
         build_docker_28_5 => agents(Daemon::Docker28_5, Route::Build);

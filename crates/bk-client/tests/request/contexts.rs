@@ -17,6 +17,10 @@ use sha2::{Digest as _, Sha256};
 
 use crate::on;
 
+/// Rows of the table of what works where.
+const NAMED: &str = "Contexts by name (`--build-context`)";
+const WEB: &str = "Contexts by name from the web, as a file";
+
 /// A tar archive of some files.
 fn archive(files: &[(&str, &str)]) -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
@@ -104,6 +108,7 @@ fn contexts_have_names() {
             assert!(matches!(error, BuildError::TooOld(_)), "{error:?}");
             let text = error.to_string();
             assert!(text.starts_with("--build-context needs BuildKit 0.10"), "{text}");
+            place.target.refuses(NAMED, &text);
             return;
         }
         place.built(request).await;
@@ -126,6 +131,7 @@ fn contexts_have_names() {
             "{}: nothing of the base image",
             place.target.name()
         );
+        place.target.supports(NAMED);
     });
 }
 
@@ -152,6 +158,7 @@ fn a_named_context_from_the_web_is_one_file() {
                 // BuildKit 0.25 cannot, whoever asks: `docker buildx` gets the same answer.
                 let text = chain(&place.failed(request).await);
                 assert!(text.contains("invalid argument"), "{text}");
+                place.target.refuses(WEB, &text);
                 return;
             }
             place.built(request).await;
@@ -159,6 +166,7 @@ fn a_named_context_from_the_web_is_one_file() {
             let tar = image.entries.get(&b"tar/c.tar"[..]).map(|e| e.digest);
             // Only the main context is unpacked.
             assert_eq!(tar, Some(Some(ContentDigest::of(&served()))));
+            place.target.supports(WEB);
         },
     );
 }
@@ -207,6 +215,16 @@ fn contexts_are_fetched() {
             let image = place.engine.tree(&place.tag, "").await.expect("the image");
             holds(&name, &image, &[(path, Some(text))]);
         }
+        let git = "Git contexts below a directory";
+        match place.is_old() {
+            true => place
+                .target
+                .refuses(git, "a subdirectory of a Git context needs BuildKit 0.9"),
+            false => place.target.supports(git),
+        }
+        place
+            .target
+            .supports("Contexts that the daemon fetches (Git, HTTP)");
     });
 }
 
@@ -259,6 +277,7 @@ fn steps_that_were_made_elsewhere_run() {
             holds(&place.target.name(), &image, &[("file", Some(&place.tag))]);
             let (outcome, _) = place.built(request.output(Output::cache_only())).await;
             assert!(outcome.image_id.is_none());
+            place.target.supports("Build graphs that were made elsewhere");
         },
     );
 }

@@ -2,10 +2,13 @@
 
 use std::{fs, path::Path, process::Command, time::Duration};
 
-use bk_client::{Annotation, Attestation, BuildError, BuildRequest, Cache, ProvenanceMode};
+use bk_client::{Annotation, Attestation, BuildError, BuildRequest, Cache, Output, ProvenanceMode};
 use bk_testkit::live::{Daemon, Route};
 
 use crate::{Place, context, on};
+
+/// A row of the table of what works where.
+const STATEMENTS: &str = "Statements about images (`--attest`)";
 
 /// What `docker buildx build` says of the image that it makes, by the key of its metadata file.
 fn buildx(place: &Place<'_>, dir: &Path, flags: &[&str], key: &str) -> Option<String> {
@@ -129,6 +132,7 @@ fn statements_are_made_where_they_can_be_kept() {
                     text.starts_with("--attest (--sbom, --provenance) needs BuildKit 0.11"),
                     "{text}"
                 );
+                place.target.refuses(STATEMENTS, &text);
                 return;
             }
             let (outcome, _) = place.built(request).await;
@@ -141,6 +145,7 @@ fn statements_are_made_where_they_can_be_kept() {
                 "{}: {text}",
                 place.target.name()
             );
+            place.target.supports(STATEMENTS);
         },
     );
 }
@@ -207,6 +212,55 @@ fn steps_are_found_in_a_registry() {
             place.target.name(),
             did.cached
         );
+        place.target.supports("Caches in registries, read");
+    });
+}
+
+/// A step that the image itself tells of: whoever has the image has the cache.
+#[test]
+fn steps_are_found_in_an_image() {
+    let name = "request::steps_are_found_in_an_image";
+    let made = std::sync::OnceLock::new();
+    let from = [(Daemon::Docker28_5Containerd, Route::Grpc)];
+    on(&from, name, async |place| {
+        let dir = context(
+            place.target,
+            &format!("COPY own /own\nRUN echo {} > /made\n", place.tag),
+        );
+        fs::write(dir.path().join("own"), &place.tag).expect("writable");
+        let reference = format!(
+            "{}/cache/inline:{}",
+            place.target.base.host,
+            place.tag.replace([':', '/'], "-")
+        );
+        let request = BuildRequest::new(dir.path())
+            .tag(&reference)
+            .output(Output::image().push(true))
+            .cache_to(Cache::inline());
+        place.built(request).await;
+        place.engine.remove_image(&reference).await.expect("removable");
+        made.set((dir, reference)).expect("once");
+    });
+    let Some((dir, reference)) = made.get() else {
+        return;
+    };
+    let to = [
+        (Daemon::Docker26_1, Route::Grpc),
+        (Daemon::Docker28_5, Route::Grpc),
+    ];
+    on(&to, name, async |place| {
+        let request = BuildRequest::new(dir.path())
+            .tag(&place.tag)
+            .cache_from(Cache::registry(reference));
+        let (_, did) = place.built(request).await;
+        let cached = |step: &str| did.cached.iter().any(|n| n.contains(step));
+        assert!(
+            cached("COPY own") && cached("RUN echo"),
+            "{}: {:?}",
+            place.target.name(),
+            did.cached
+        );
+        place.target.supports("Caches in images (`type=inline`)");
     });
 }
 
@@ -229,6 +283,9 @@ fn a_cache_that_cannot_be_written_is_no_error_unless_asked() {
             let strict = request().cache_to(nowhere.attr("ignore-error", "false"));
             let error = bk_testkit::events::chain(&place.failed(strict).await);
             assert!(error.contains("127.0.0.1:1"), "{}: {error}", place.target.name());
+            place
+                .target
+                .supports("Caches that fail are warnings, unless asked");
         },
     );
 }

@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bk_client::{
     BuildError, BuildEvent, BuildOutcome, BuildRequest, Context, CredentialErrorKind, CredentialGiven,
-    CredentialUse, DockerConfig, Dockerfile, ImageBuilder, TokenClient,
+    CredentialUse, DockerConfig, Dockerfile, ImageBuilder, MemoryTree, Output, TokenClient,
 };
 use bk_testkit::{
     events::{Recorder, chain},
@@ -84,17 +84,27 @@ async fn pull(
     config: DockerConfig,
     tokens: TokenClient,
 ) -> Pulled {
+    let text = format!("FROM {}\nLABEL of=\"{}\"\n", registry.image(), place.tag);
+    let request = BuildRequest::new(Context::None)
+        .dockerfile(Dockerfile::Inline(text.into()))
+        .tag(&place.tag)
+        .no_cache(true);
+    ask(place, registry, config, tokens, request).await
+}
+
+/// Builds while everything that goes to the daemon is kept.
+async fn ask(
+    place: &Place<'_>,
+    registry: &TokenRegistry,
+    config: DockerConfig,
+    tokens: TokenClient,
+    request: BuildRequest,
+) -> Pulled {
     let proxy = Proxy::keeping(&place.target.address).expect("a proxy");
     let options = options(place.target, &proxy.address())
         .credentials(Arc::new(config))
         .tokens(Arc::new(tokens));
     let client = Box::pin(bk_client::connect_with(options)).await.expect("connect");
-    let text = format!("FROM {}\nLABEL of=\"{}\"\n", registry.image(), place.tag);
-    let context = Context::Tree(Arc::new(bk_client::MemoryTree::new()));
-    let request = BuildRequest::new(context)
-        .dockerfile(Dockerfile::Inline(text.into()))
-        .tag(&place.tag)
-        .no_cache(true);
     let recorder = Recorder::new();
     let result = tokio::time::timeout(LIMIT, client.build(request, recorder.sink())).await;
     let result = result.unwrap_or_else(|_| panic!("{}: no end within {LIMIT:?}", place.target.name()));
@@ -168,6 +178,88 @@ fn passwords_do_not_reach_the_daemon() {
         let config = write_config(dir.path(), &registry, &login(registry.password()));
         let pulled = pull(place, &registry, config, TokenClient::new()).await;
         stays_here(place, pulled, registry.password(), "auths", ("GET", "password")).await;
+        place
+            .target
+            .supports("Registries with a token server: the password stays here");
+    });
+}
+
+#[test]
+fn images_are_pushed_with_tokens() {
+    on("request::images_are_pushed_with_tokens", async |place| {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let registry = start(place, Kind::default());
+        let config = || write_config(dir.path(), &registry, &login(registry.password()));
+        let image = format!("{}/team/pushed:1", registry.host());
+        let text = format!("FROM scratch\nCOPY one /one\nLABEL of=\"{}\"\n", place.tag);
+        let mut tree = MemoryTree::new();
+        tree.add_file("one", 0o644, place.tag.clone()).expect("a file");
+        let request = BuildRequest::new(Context::Tree(Arc::new(tree)))
+            .dockerfile(Dockerfile::Inline(text.into()))
+            .tag(&image)
+            .output(Output::image().push(true));
+        let pushed = ask(place, &registry, config(), TokenClient::new(), request).await;
+        let name = place.target.name();
+        let outcome = pushed
+            .result
+            .as_ref()
+            .unwrap_or_else(|e| panic!("{name}: {}", chain(e)));
+        let digest = outcome.digest.clone().expect("the registry's digest");
+        let scope = "repository:team/pushed:pull,push".to_owned();
+        let of_push = |u: &&CredentialUse| {
+            u.scopes
+                .iter()
+                .any(|s| s.contains("team/pushed") && s.contains("push"))
+        };
+        let used: Vec<_> = pushed.used.iter().filter(of_push).collect();
+        assert!(!used.is_empty(), "{name}: {:#?}", pushed.used);
+        assert!(
+            used.iter().all(|u| u.source.contains("auths")),
+            "{name}: {used:#?}"
+        );
+        assert!(
+            !pushed.told.contains(registry.password()),
+            "{name}: {}",
+            pushed.told
+        );
+        if place.target.route == Route::Direct {
+            // The builder pushes by itself, with a token that was fetched here.
+            assert!(!pushed.daemon_saw(registry.password()), "{name}");
+            assert!(
+                used.iter().all(|u| u.given == CredentialGiven::Token),
+                "{name}: {used:#?}"
+            );
+            assert!(pushed.all_by_client(), "{name}: {:#?}", pushed.asked);
+        } else {
+            // Engines with graph drivers push by their own API, which takes nothing but the credential.
+            assert!(
+                used.iter().all(|u| u.given == CredentialGiven::Credential),
+                "{name}: {used:#?}"
+            );
+            assert!(
+                used.iter().all(|u| u.scopes == [scope.clone()]),
+                "{name}: {used:#?}"
+            );
+        }
+
+        let text = format!(
+            "FROM {}/team/pushed@{digest}\nLABEL again=\"{}\"\n",
+            registry.host(),
+            place.tag
+        );
+        let request = BuildRequest::new(Context::None)
+            .dockerfile(Dockerfile::Inline(text.into()))
+            .tag(&place.tag);
+        let pulled = ask(place, &registry, config(), TokenClient::new(), request).await;
+        if let Err(e) = &pulled.result {
+            panic!("{name}: {}", chain(e));
+        }
+        let tree = place.engine.tree(&place.tag, "").await.expect("the image");
+        let found = tree.entries.get(&b"one"[..]).and_then(|e| e.digest);
+        assert_eq!(found, Some(ContentDigest::of(place.tag.as_bytes())), "{name}");
+        // An engine keeps what it pushed, a builder does not.
+        let _ = place.engine.remove_image(&image).await;
+        place.target.supports("Pushes to a registry with a token server");
     });
 }
 

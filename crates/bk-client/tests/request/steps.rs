@@ -14,6 +14,12 @@ const PLACES: [(Daemon, Route); 6] = [
     (Daemon::BuildkitUnix, Route::Direct),
 ];
 
+/// Rows of the table of what works where.
+const SHM: &str = "`--shm-size`, `--ulimit`";
+const GATEWAY: &str = "`--add-host NAME:host-gateway`";
+const CGROUP: &str = "`--cgroup-parent`";
+const POLICY: &str = "Source policies (`--source-policy-file`)";
+
 #[test]
 fn hosts_and_networks_are_as_asked() {
     on(
@@ -36,6 +42,7 @@ fn hosts_and_networks_are_as_asked() {
                 .any(|l| l.split_whitespace().eq(["192.0.2.7", "added.example"]));
             assert!(host, "{name}: {}", did.output);
             assert!(did.output.contains("devices: lo\n"), "{name}: {}", did.output);
+            place.target.supports("`--add-host`, `--network`");
         },
     );
 }
@@ -64,6 +71,7 @@ fn shared_memory_and_limits_are_as_asked() {
                     text.contains("docker 20.10") && text.ends_with("BuildKit 0.8"),
                     "{text}"
                 );
+                place.target.refuses(SHM, &text);
                 return;
             }
             let (_, did) = place.built(request).await;
@@ -78,6 +86,7 @@ fn shared_memory_and_limits_are_as_asked() {
                 place.target.name(),
                 did.output
             );
+            place.target.supports(SHM);
         },
     );
 }
@@ -96,6 +105,7 @@ fn the_machine_of_the_engine_has_a_name() {
             if place.is_old() && place.target.route == Route::Grpc {
                 let error = place.failed(request).await.to_string();
                 assert!(error.starts_with("--add-host: `host-gateway`"), "{error}");
+                place.target.refuses(GATEWAY, &error);
                 return;
             }
             let (_, did) = place.built(request).await;
@@ -107,6 +117,7 @@ fn the_machine_of_the_engine_has_a_name() {
                 place.target.name(),
                 did.output
             );
+            place.target.supports(GATEWAY);
         },
     );
 }
@@ -138,6 +149,7 @@ fn one_stage_runs_again() {
             place.target.name(),
             did.cached
         );
+        place.target.supports("`--no-cache-filter`");
     });
 }
 
@@ -163,13 +175,16 @@ fn rules_for_sources_hold() {
             .source_policy(policy);
         let error = place.failed(request).await;
         let text = bk_testkit::events::chain(&error);
-        match place.is_old() {
-            true => assert!(matches!(error, BuildError::TooOld(_)), "{text}"),
-            false => assert!(
+        if place.is_old() {
+            assert!(matches!(error, BuildError::TooOld(_)), "{text}");
+            place.target.refuses(POLICY, &text);
+        } else {
+            assert!(
                 text.contains("denied by policy"),
                 "{}: {text}",
                 place.target.name()
-            ),
+            );
+            place.target.supports(POLICY);
         }
     });
 }
@@ -200,6 +215,75 @@ fn what_the_daemon_does_not_permit_is_refused() {
                 .tag(&place.tag)
                 .network(Network::Host);
             place.built(host).await;
+            place
+                .target
+                .supports("`--allow`: what is not permitted is refused");
         },
     );
+}
+
+#[test]
+fn steps_run_in_the_group_that_was_asked_for() {
+    let places = [
+        (Daemon::Docker20_10, Route::Grpc),
+        (Daemon::Docker28_5, Route::Grpc),
+        (Daemon::Docker28_5, Route::Build),
+        (Daemon::BuildkitUnix, Route::Direct),
+    ];
+    on(
+        &places,
+        "request::steps_run_in_the_group_that_was_asked_for",
+        async |place| {
+            let dir = context(
+                place.target,
+                "RUN echo \"group: $(busybox grep . /proc/self/cgroup)\"; busybox cat /proc/self/mountinfo\n",
+            );
+            let mut request = BuildRequest::new(dir.path()).tag(&place.tag).no_cache(true);
+            request.steps.cgroup_parent = Some("/bk-asked-for".to_owned());
+            if place.is_old() {
+                let error = place.failed(request).await;
+                assert!(matches!(error, BuildError::TooOld(_)), "{error:?}");
+                place.target.refuses(CGROUP, &error.to_string());
+                return;
+            }
+            if place.target.route == Route::Build {
+                let text = place.failed(request).await.to_string();
+                assert!(text.starts_with("--cgroup-parent: "), "{text}");
+                place.target.refuses(CGROUP, &text);
+                return;
+            }
+            let (_, did) = place.built(request).await;
+            let name = place.target.name();
+            assert!(did.output.contains("bk-asked-for"), "{name}: {}", did.output);
+            place.target.supports(CGROUP);
+        },
+    );
+}
+
+#[test]
+fn steps_see_the_proxies() {
+    on(&PLACES, "request::steps_see_the_proxies", async |place| {
+        let dir = context(
+            place.target,
+            "RUN echo \"proxy: $HTTP_PROXY $no_proxy\"; busybox env\n",
+        );
+        let request = BuildRequest::new(dir.path())
+            .tag(&place.tag)
+            .no_cache(true)
+            .build_arg("HTTP_PROXY", "http://proxy.example:3128")
+            .build_arg("no_proxy", "localhost");
+        let (outcome, did) = place.built(request).await;
+        let name = place.target.name();
+        let wanted = "proxy: http://proxy.example:3128 localhost\n";
+        assert!(did.output.contains(wanted), "{name}: {}", did.output);
+        // They are known to the steps and leave no trace in the image.
+        assert!(outcome.image_id.is_some() || place.target.route == Route::Direct);
+        let ran = place
+            .engine
+            .run(&place.tag, &["/bin/busybox", "env"])
+            .await
+            .expect("it runs");
+        assert!(!ran.stdout.contains("proxy.example"), "{name}: {}", ran.stdout);
+        place.target.supports("Proxies for steps");
+    });
 }
