@@ -42,6 +42,14 @@ impl Attestation {
         }
     }
 
+    /// A list of what is in the image, by the scanner that is the image `generator`.
+    pub fn sbom_by(generator: impl Into<String>) -> Self {
+        Self::Sbom {
+            generator: Some(generator.into()),
+            attrs: BTreeMap::new(),
+        }
+    }
+
     /// How the image was built.
     pub fn provenance(mode: ProvenanceMode) -> Self {
         Self::Provenance {

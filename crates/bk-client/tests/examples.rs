@@ -5,8 +5,7 @@
 use std::{
     collections::BTreeSet,
     env, fs,
-    io::Read,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, Output},
 };
 
@@ -15,6 +14,7 @@ use bk_client::{BuildRequest, ConnectOptions, Context, Dockerfile, Environment, 
 use bk_testkit::{
     conformance::{OneRegistry, fresh_tag, fresh_token},
     live::{Daemon, Engine, Route, Target},
+    oci::json_of,
     snapshot::{ContentDigest, Snapshot},
 };
 
@@ -241,20 +241,6 @@ fn an_image_is_pushed() {
     });
 }
 
-/// The JSON file `name` of an archive.
-fn json(archive: &Path, name: &str) -> serde_json::Value {
-    let mut archive = tar::Archive::new(fs::File::open(archive).expect("the archive"));
-    for entry in archive.entries().expect("entries") {
-        let mut entry = entry.expect("an entry");
-        if entry.path().expect("a path") == Path::new(name) {
-            let mut text = String::new();
-            entry.read_to_string(&mut text).expect("text");
-            return serde_json::from_str(&text).expect("JSON");
-        }
-    }
-    panic!("no {name}")
-}
-
 #[test]
 fn one_archive_holds_two_platforms() {
     on(
@@ -268,11 +254,11 @@ fn one_archive_holds_two_platforms() {
             );
             let (out, _) = place.run("multi_platform", &[], &[]);
             let archive = place.dir.path().join("app.tar");
-            let index = json(&archive, "index.json");
+            let index = json_of(&archive, "index.json").expect("the index");
             let digest = index["manifests"][0]["digest"].as_str().expect("a digest");
             assert!(out.contains(&format!("index {digest}\n")), "{out}");
             let blob = format!("blobs/{}", digest.replace(':', "/"));
-            let inner = json(&archive, &blob);
+            let inner = json_of(&archive, &blob).expect("the inner index");
             let of = |m: &serde_json::Value| m["platform"]["architecture"].as_str().map(str::to_owned);
             let platforms: BTreeSet<_> = inner["manifests"]
                 .as_array()

@@ -249,7 +249,7 @@ async fn git_over_ssh(daemon: Daemon, route: Route) {
     );
 
     let mut requests = vec![BuildRequest::new(Context::Remote(address.clone()))];
-    if daemon != Daemon::Docker20_10 {
+    if daemon != Daemon::Docker20_10 && route != Route::Build {
         let text = "FROM scratch\nCOPY --from=other said /said\n";
         requests.push(
             BuildRequest::new(Context::None)

@@ -3,7 +3,10 @@
 use std::{fs, path::Path, process::Command, time::Duration};
 
 use bk_client::{Annotation, Attestation, BuildError, BuildRequest, Cache, Output, ProvenanceMode};
-use bk_testkit::live::{Daemon, Route};
+use bk_testkit::{
+    live::{Daemon, Route},
+    oci::json_of,
+};
 
 use crate::{Place, context, on};
 
@@ -148,6 +151,59 @@ fn statements_are_made_where_they_can_be_kept() {
             place.target.supports(STATEMENTS);
         },
     );
+}
+
+/// A scanner that writes down one thing about every image, made of a shell.
+#[test]
+fn packages_are_listed_by_the_scanner_that_was_asked_for() {
+    let places = [
+        (Daemon::Docker28_5Containerd, Route::Grpc),
+        (Daemon::BuildkitUnix, Route::Direct),
+    ];
+    let name = "request::packages_are_listed_by_the_scanner_that_was_asked_for";
+    on(&places, name, async |place| {
+        let name = place.target.name();
+        let statement = format!(
+            r#"{{"_type": "https://in-toto.io/Statement/v0.1", "predicateType": "https://spdx.dev/Document", "predicate": {{"name": "{}"}}}}"#,
+            place.tag
+        );
+        let scan = format!("echo '{statement}' > $BUILDKIT_SCAN_DESTINATION/sbom.spdx.json");
+        let command = serde_json::json!(["/bin/sh", "-c", scan]);
+        let dir = context(place.target, &format!("ENTRYPOINT {command}\n"));
+        let scanner = format!(
+            "{}/scanner:{}",
+            place.target.base.host,
+            place.tag.replace([':', '/'], "-")
+        );
+        let request = BuildRequest::new(dir.path())
+            .tag(&scanner)
+            .output(Output::image().push(true));
+        place.built(request).await;
+        place.engine.remove_image(&scanner).await.expect("removable");
+
+        let archive = dir.path().join("out.tar");
+        let request = BuildRequest::new(dir.path())
+            .attest(Attestation::sbom_by(&scanner))
+            .output(Output::oci(archive.as_path()));
+        place.built(request).await;
+        let json = |name: &str| json_of(&archive, name).expect("in the archive");
+        let first =
+            |value: &serde_json::Value, digest: &str| value[digest].as_str().expect("a digest").to_owned();
+        let index = json(&first(&json("index.json")["manifests"][0], "digest"));
+        let of_statements = index["manifests"]
+            .as_array()
+            .expect("manifests")
+            .iter()
+            .find(|m| m["annotations"]["vnd.docker.reference.type"] == "attestation-manifest");
+        let manifest = json(&first(of_statements.expect("statements"), "digest"));
+        let said = json(&first(&manifest["layers"][0], "digest"));
+        assert_eq!(
+            said["predicateType"], "https://spdx.dev/Document",
+            "{name}: {said}"
+        );
+        assert_eq!(said["predicate"]["name"], place.tag, "{name}: {said}");
+        place.target.supports("`--sbom` with a scanner of one's own");
+    });
 }
 
 fn base64_text(text: &str) -> String {

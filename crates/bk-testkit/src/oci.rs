@@ -1,0 +1,29 @@
+//! What is in archives of images.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::Path,
+};
+
+use serde_json::Value;
+
+/// The JSON file `name` of a tar archive, for instance `index.json`, or a blob by its digest (`sha256:…`).
+///
+/// # Errors
+/// When there is no such file, or when it is no JSON.
+pub fn json_of(archive: &Path, name: &str) -> io::Result<Value> {
+    let blob = name
+        .split_once(':')
+        .map(|(algorithm, hex)| format!("blobs/{algorithm}/{hex}"));
+    let path = blob.as_deref().unwrap_or(name);
+    for entry in tar::Archive::new(File::open(archive)?).entries()? {
+        let mut entry = entry?;
+        if entry.path()? == Path::new(path) {
+            let mut text = String::new();
+            entry.read_to_string(&mut text)?;
+            return serde_json::from_str(&text).map_err(io::Error::other);
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::NotFound, path.to_owned()))
+}
