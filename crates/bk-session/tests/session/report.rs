@@ -18,6 +18,10 @@ struct Hanging {
 impl Tree for Hanging {
     fn open_dir(&self, path: RelPath<'_>) -> io::Result<Box<dyn Directory>> {
         let listing = self.listing.clone();
+        // A walk opens directories by their paths as well, when it scans ahead.
+        if !path.is_root() {
+            listing.pass();
+        }
         let inner = self.files.open_dir(path)?;
         Ok(Box::new(HangingDir { inner, listing }))
     }
