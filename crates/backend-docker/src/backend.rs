@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bk_build::{
     BuildError, BuildOutcome, BuildRequest, BuilderInfo, Call, CallAnswer, CredentialProvider, EventSink,
-    ImageBuilder, InputError,
+    ImageBuilder, InputError, Inspected,
 };
 use bk_proto::Id;
 use bk_solve::{ImageExporter, SolveOptions, with_start_and_end};
@@ -107,6 +107,7 @@ impl DockerBackend {
     ) -> Result<BuildOutcome, BuildError> {
         let pushes = push::take(self, &mut request).await?;
         let credentials = request.credentials.clone();
+        let inspect = request.inspect;
         let options = SolveOptions::new(ImageExporter::Moby, self.credentials.clone());
         let (endpoint, info) = (self.endpoint.clone(), self.info());
         let mut outcome = match self.route {
@@ -121,6 +122,10 @@ impl DockerBackend {
                 Box::pin(bk_solve::run(&dialer, &options, request, build_ref, events)).await?
             }
         };
+        if matches!(self.route, DockerRoute::Build | DockerRoute::Tar) {
+            let why = "the Docker routes build and tar cannot ask for it; the routes grpc and h2c can";
+            outcome.inspected = Inspected::missing(inspect, why);
+        }
         let credentials = credentials.unwrap_or_else(|| self.credentials.clone());
         pushes.run(self, &*credentials, events, &mut outcome).await?;
         Ok(outcome)

@@ -14,6 +14,7 @@ mod credentials;
 mod error;
 mod event;
 mod frontend;
+mod inspect;
 pub mod limits;
 mod named;
 mod outcome;
@@ -56,6 +57,7 @@ pub use event::{
     Vertex, VertexId, Warning, WarningKind,
 };
 pub use frontend::{Entitlement, Frontend};
+pub use inspect::{Inspect, Inspected, Missing, PlatformImage, Provenance};
 pub use named::{NamedContext, OciReference, context_name, is_remote};
 pub use outcome::{BuildOutcome, Descriptor, ExportReport, TransferReport};
 pub use output::{

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use crate::TransferDetails;
+use crate::{Inspected, TransferDetails};
 
 /// What a successful build yields.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,6 +25,10 @@ pub struct BuildOutcome {
     pub descriptor: Option<Descriptor>,
     /// What a cache export wrote, when the daemon says it (`cache.manifest`).
     pub cache_manifest: Option<Descriptor>,
+    /// What the daemon said when it was asked about the build; empty unless [`BuildRequest::inspect`] asks.
+    ///
+    /// [`BuildRequest::inspect`]: crate::BuildRequest::inspect
+    pub inspected: Inspected,
     /// What arrived on this machine, one entry for each output with a place here, in the order of the request.
     pub exports: Vec<ExportReport>,
     /// What went over the wire to the daemon, all transfers added up.

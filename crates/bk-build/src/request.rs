@@ -11,7 +11,7 @@ use bk_fsync::{ChangePolicy, FilePolicies, ModePolicy, OwnerPolicy, SyncPolicy, 
 use bytes::Bytes;
 
 use crate::{
-    Annotation, Archive, Attestation, Cache, CredentialProvider, Entitlement, Frontend, InputError,
+    Annotation, Archive, Attestation, Cache, CredentialProvider, Entitlement, Frontend, InputError, Inspect,
     NamedContext, Output, OutputKind, SecretProvider, SecretSource, Sink, SourcePolicy, SshForward,
     StepOptions, cache, named,
 };
@@ -75,6 +75,8 @@ pub struct BuildRequest {
     pub cache_to: Vec<Cache>,
     /// Rules for what the build may fetch. Default: none.
     pub source_policy: Option<SourcePolicy>,
+    /// What is asked of the daemon when the build has succeeded. Default: nothing.
+    pub inspect: Inspect,
     /// What turns the request into steps. Default: the daemon's own reader of Dockerfiles.
     pub frontend: Frontend,
     /// Further frontend attributes, sent as they are and winning over those made from the fields above. Default: none.
@@ -111,6 +113,7 @@ impl BuildRequest {
             cache_from: Vec::new(),
             cache_to: Vec::new(),
             source_policy: None,
+            inspect: Inspect::new(),
             frontend: Frontend::Dockerfile,
             frontend_attrs: BTreeMap::new(),
         }

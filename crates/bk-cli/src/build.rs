@@ -19,7 +19,8 @@ use crate::{
     args::{BuildArgs, Global},
     call::{self, Question},
     connect::connect,
-    exit, files,
+    exit,
+    files::{self, Metadata},
     interrupt::Interrupt,
     limits, outputs, report,
     request::{self, Process},
@@ -27,7 +28,13 @@ use crate::{
 
 /// Runs the command and returns its exit code; everything there is to say was said.
 pub(crate) fn main(global: &Global, args: &BuildArgs) -> u8 {
-    let (mode, request, proxies, question) = match prepare(args) {
+    let Prepared {
+        mode,
+        request,
+        proxies,
+        question,
+        mut metadata,
+    } = match prepare(args) {
         Ok(prepared) => prepared,
         Err(e) => return fail(&e, true),
     };
@@ -47,9 +54,9 @@ pub(crate) fn main(global: &Global, args: &BuildArgs) -> u8 {
         }
     };
     let print_id = args.progress.quiet && !outputs::use_stdout(&request.outputs);
-    let work = connect_and_build(global, request, proxies, mode, question.as_ref());
+    let work = connect_and_build(global, request, proxies, mode, question.as_ref(), &mut metadata);
     let done = runtime.block_on(Box::pin(work));
-    let code = match done.and_then(|done| tell(args, print_id, done)) {
+    let code = match done.and_then(|done| tell(args, print_id, done, &metadata)) {
         Ok(code) => code,
         // The plain display ends with the last output of a failed step; the others have not shown it as text.
         Err(e) => fail(&e, !matches!(mode, Mode::Auto | Mode::Plain)),
@@ -65,11 +72,24 @@ fn fail(error: &BuildError, with_log: bool) -> u8 {
     exit::of(error)
 }
 
-/// What is done before any daemon is asked.
-fn prepare(args: &BuildArgs) -> Result<(Mode, BuildRequest, BuildProxies, Option<Question>), BuildError> {
+/// What stands before any daemon is asked.
+struct Prepared {
+    mode: Mode,
+    request: BuildRequest,
+    proxies: BuildProxies,
+    question: Option<Question>,
+    metadata: Metadata,
+}
+
+fn prepare(args: &BuildArgs) -> Result<Prepared, BuildError> {
     let mode = request::mode(&args.progress, &Process)?;
     let question = call::question(&args.call)?;
-    let request = request::request(args, &Process)?;
+    let mut request = request::request(args, &Process)?;
+    let mut metadata = Metadata::default();
+    if args.results.metadata_file.is_some() {
+        metadata = Metadata::from_environment(&Process)?;
+        request.inspect = metadata.inspect();
+    }
     if let Some(file) = args.results.iidfile.as_ref().filter(|_| question.is_none()) {
         files::remove_stale(file)?;
     }
@@ -77,7 +97,13 @@ fn prepare(args: &BuildArgs) -> Result<(Mode, BuildRequest, BuildProxies, Option
         Some(config) => BuildProxies::read(config)?,
         None => BuildProxies::default(),
     };
-    Ok((mode, request, proxies, question))
+    Ok(Prepared {
+        mode,
+        request,
+        proxies,
+        question,
+        metadata,
+    })
 }
 
 /// What came of a command.
@@ -87,9 +113,9 @@ enum Done<'a> {
 }
 
 /// Writes and prints what was asked for; returns the exit code.
-fn tell(args: &BuildArgs, print_id: bool, done: Done<'_>) -> Result<u8, BuildError> {
+fn tell(args: &BuildArgs, print_id: bool, done: Done<'_>, metadata: &Metadata) -> Result<u8, BuildError> {
     let outcome = match done {
-        Done::Built(outcome) => keep(args, *outcome)?,
+        Done::Built(outcome) => keep(args, *outcome, metadata)?,
         Done::Answered(question, answer) => return call::show(question, &answer),
     };
     Ok(match outcome.image_id {
@@ -99,12 +125,25 @@ fn tell(args: &BuildArgs, print_id: bool, done: Done<'_>) -> Result<u8, BuildErr
 }
 
 /// Writes the files that were asked for.
-fn keep(args: &BuildArgs, outcome: BuildOutcome) -> Result<BuildOutcome, BuildError> {
+fn keep(args: &BuildArgs, outcome: BuildOutcome, metadata: &Metadata) -> Result<BuildOutcome, BuildError> {
     if let Some(file) = &args.results.iidfile {
         files::write_image_id(file, &outcome)?;
     }
     if let Some(file) = &args.results.metadata_file {
-        files::write_metadata(file, &outcome)?;
+        files::write_metadata(file, &outcome, metadata)?;
+        // By default it is there where the daemon has it, as with `docker buildx`.
+        for missing in outcome
+            .inspected
+            .missing
+            .iter()
+            .filter(|_| metadata.provenance_named)
+        {
+            let why = bk_progress::neutralise_line(&missing.why);
+            report::to_stderr(&format!(
+                "warning: no {} in the metadata file: {why}\n",
+                missing.what
+            ));
+        }
     }
     if let Some(file) = &args.results.transfer_report {
         files::write_transfers(file, &outcome)?;
@@ -118,6 +157,7 @@ async fn connect_and_build<'a>(
     proxies: BuildProxies,
     mode: Mode,
     question: Option<&'a Question>,
+    metadata: &mut Metadata,
 ) -> Result<Done<'a>, BuildError> {
     let mut interrupt = Interrupt::listen()
         .map_err(|e| BuildError::from(LocalFailure::new("bk", "cannot listen for signals").caused_by(e)))?;
@@ -127,7 +167,8 @@ async fn connect_and_build<'a>(
         () = interrupt.asked() => return Err(BuildError::Cancelled),
     };
     proxies.apply(&client.info().address, &mut request);
-    let (renderer, grace) = (mode.renderer(io::stderr()), limits::CANCEL_GRACE);
+    metadata.built_by(&client.info());
+    let (renderer, grace) = (metadata.watch(mode.renderer(io::stderr())), limits::CANCEL_GRACE);
     match question {
         None => drive(&client, request, renderer, interrupt, grace)
             .await

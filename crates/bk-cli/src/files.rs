@@ -1,17 +1,17 @@
 //! The files that a build leaves for scripts. They appear whole or not at all.
 
+mod metadata;
 mod transfers;
 
 use std::{
-    collections::BTreeMap,
     fs::{self, OpenOptions},
     io::{self, Write},
     path::{Path, PathBuf},
 };
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bk_client::{BuildError, BuildOutcome, LocalFailure};
-use serde_json::{Map, Value};
+
+pub(crate) use metadata::Metadata;
 
 /// Removes an image id of an earlier build, so that a failed build does not leave one that looks like its own.
 ///
@@ -44,12 +44,12 @@ pub(crate) fn write_image_id(iidfile: &Path, outcome: &BuildOutcome) -> Result<(
     }
 }
 
-/// Writes what the exporters answered as a JSON object, as `docker buildx` does.
+/// Writes what is known of a build as a JSON object, as `docker buildx` does.
 ///
 /// # Errors
 /// The file cannot be written.
-pub(crate) fn write_metadata(file: &Path, outcome: &BuildOutcome) -> Result<(), BuildError> {
-    write(file, metadata(&outcome.exporter_response).as_bytes())
+pub(crate) fn write_metadata(file: &Path, outcome: &BuildOutcome, more: &Metadata) -> Result<(), BuildError> {
+    write(file, metadata::text(outcome, more).as_bytes())
 }
 
 /// Writes what went over the wire: the counts of the whole build, and each transfer in detail.
@@ -58,27 +58,6 @@ pub(crate) fn write_metadata(file: &Path, outcome: &BuildOutcome) -> Result<(), 
 /// The file cannot be written.
 pub(crate) fn write_transfers(file: &Path, outcome: &BuildOutcome) -> Result<(), BuildError> {
     write(file, transfers::report(outcome).as_bytes())
-}
-
-/// Two-space indentation, sorted keys, no line end at the end. A value that is base64 of a JSON object which is not
-/// empty is that object; any other is a string.
-fn metadata(response: &BTreeMap<String, String>) -> String {
-    let object: Map<String, Value> = response
-        .iter()
-        .map(|(key, value)| (key.clone(), inlined(value)))
-        .collect();
-    format!("{:#}", Value::Object(object))
-}
-
-fn inlined(value: &str) -> Value {
-    let decoded = STANDARD
-        .decode(value)
-        .ok()
-        .and_then(|bytes| serde_json::from_slice::<Map<_, _>>(&bytes).ok());
-    match decoded {
-        Some(object) if !object.is_empty() => Value::Object(object),
-        _ => Value::String(value.to_owned()),
-    }
 }
 
 /// Writes a file beside its place and renames it there. What a link points to is replaced, not the link; a device or
@@ -225,39 +204,6 @@ mod tests {
     }
 
     #[test]
-    fn metadata_inlines_objects_and_nothing_else() {
-        let encoded = STANDARD.encode(r#"{"b":{"size":2},"a":[]}"#);
-        let list = STANDARD.encode("[1]");
-        let empty = STANDARD.encode("{}");
-        let text = metadata(
-            &outcome(&[
-                ("containerimage.descriptor", &encoded),
-                ("containerimage.digest", "sha256:1"),
-                ("empty", &empty),
-                ("image.name", "a,b"),
-                ("list", &list),
-            ])
-            .exporter_response,
-        );
-        assert_eq!(
-            text,
-            r#"{
-  "containerimage.descriptor": {
-    "a": [],
-    "b": {
-      "size": 2
-    }
-  },
-  "containerimage.digest": "sha256:1",
-  "empty": "e30=",
-  "image.name": "a,b",
-  "list": "WzFd"
-}"#
-        );
-        assert_eq!(metadata(&BTreeMap::new()), "{}");
-    }
-
-    #[test]
     fn files_are_replaced_whole_and_nothing_stays_beside() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let file = dir.path().join("iid");
@@ -265,7 +211,12 @@ mod tests {
             write_image_id(&file, &outcome(&[])).expect("a writable directory");
         }
         assert_eq!(fs::read(&file).expect("the file"), b"sha256:abc");
-        write_metadata(&dir.path().join("m"), &outcome(&[("k", "v")])).expect("a writable directory");
+        write_metadata(
+            &dir.path().join("m"),
+            &outcome(&[("k", "v")]),
+            &Metadata::default(),
+        )
+        .expect("a writable directory");
         assert_eq!(
             fs::read(dir.path().join("m")).expect("the file"),
             b"{\n  \"k\": \"v\"\n}"

@@ -31,3 +31,6 @@ pub(crate) const STDIN_FIRST_BYTES: u64 = 1024;
 
 /// Bytes of an archive that are gathered before they are written.
 pub(crate) const ARCHIVE_BUFFER: usize = 256 * 1024;
+
+/// Warnings of the daemon that the metadata file holds at most; a Dockerfile's rules find a few dozen.
+pub(crate) const METADATA_WARNINGS: usize = 1000;

@@ -14,6 +14,9 @@ mod input;
 mod live;
 #[path = "cli/readme.rs"]
 mod readme;
+#[cfg(unix)]
+#[path = "cli/versus.rs"]
+mod versus;
 
 use std::{
     fs,

@@ -8,6 +8,8 @@ mod call;
 mod faults;
 #[path = "fake/garbage.rs"]
 mod garbage;
+#[path = "fake/inspect.rs"]
+mod inspect;
 #[path = "fake/lifecycle.rs"]
 mod lifecycle;
 #[path = "fake/suite.rs"]

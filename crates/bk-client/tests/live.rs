@@ -11,6 +11,8 @@ mod access;
 mod call;
 #[path = "live/harness.rs"]
 mod harness;
+#[path = "live/inspected.rs"]
+mod inspected;
 #[path = "live/many.rs"]
 mod many;
 #[path = "live/results.rs"]

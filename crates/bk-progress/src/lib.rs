@@ -37,6 +37,6 @@ mod units;
 pub use mode::{Mode, UnknownMode};
 pub use plain::Plain;
 pub use quiet::Quiet;
-pub use rawjson::RawJson;
+pub use rawjson::{RawJson, warning_json};
 pub use renderer::Renderer;
 pub use text::{neutralise, neutralise_line};

@@ -67,6 +67,12 @@ impl<W: Write> Renderer for RawJson<W> {
     }
 }
 
+/// A warning as it stands in the schema, and in the metadata files of `docker buildx`.
+pub fn warning_json(warning: &Warning) -> serde_json::Value {
+    // Strings, numbers and lists of them: nothing that could not be written.
+    serde_json::to_value(JsonWarning::from(warning)).unwrap_or_default()
+}
+
 /// One line. An event touches one thing, so each list has at most one member.
 #[derive(Default, Serialize)]
 struct Message<'a> {

@@ -6,9 +6,11 @@
 mod call;
 mod channel;
 mod classify;
+mod described;
 mod details;
 mod dial;
 mod fold;
+mod inspect;
 pub mod limits;
 mod lower;
 mod outputs;

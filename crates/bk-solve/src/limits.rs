@@ -45,3 +45,19 @@ pub const LOG_TAIL_BYTES: usize = 16 * 1024;
 /// How often the daemon is asked whether a build has begun whose frontend is to be asked. It waits up to three seconds
 /// each time before it says no.
 pub const JOB_ATTEMPTS: u32 = 5;
+
+/// How long the daemon may take to tell what it knows of a build that has succeeded: for its provenance, and again for
+/// its images. The answers are in its store already.
+pub const INSPECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Largest provenance document that is read, in bytes. With `mode=max` it holds the steps, and the Dockerfile.
+pub const MAX_PROVENANCE: usize = 16 * 1024 * 1024;
+
+/// Largest index or manifest that is read, in bytes: what registries take.
+pub const MAX_DOCUMENT: usize = 4 * 1024 * 1024;
+
+/// Events of the daemon's history that are looked at for one build; a daemon sends one or two.
+pub const MAX_HISTORY_EVENTS: usize = 64;
+
+/// Images of an index that are looked into, each with a call. Official images have about ten.
+pub const MAX_PLATFORM_IMAGES: usize = 64;

@@ -6,9 +6,8 @@ use std::collections::BTreeMap;
 
 use bk_build::{BuildOutcome, BuildRequest, Descriptor, Output, OutputKind, Sink};
 use bk_proto::control::Exporter;
-use serde::Deserialize;
 
-use crate::ImageExporter;
+use crate::{ImageExporter, described::descriptor};
 
 /// One exporter, and what becomes of its bytes.
 #[derive(Clone, Debug)]
@@ -133,38 +132,6 @@ pub fn outcome(
 fn encoded(text: &str) -> Option<Descriptor> {
     use base64::{Engine as _, engine::general_purpose::STANDARD};
     STANDARD.decode(text).ok().and_then(|json| descriptor(&json))
-}
-
-fn descriptor(json: &[u8]) -> Option<Descriptor> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Said {
-        media_type: String,
-        digest: String,
-        size: u64,
-        #[serde(default)]
-        annotations: Option<BTreeMap<String, String>>,
-        platform: Option<Platform>,
-    }
-    #[derive(Deserialize)]
-    struct Platform {
-        os: String,
-        architecture: String,
-        #[serde(default)]
-        variant: String,
-    }
-    let said: Said = serde_json::from_slice(json).ok()?;
-    let mut descriptor = Descriptor::new(said.media_type, said.digest, said.size);
-    descriptor.annotations = said.annotations.unwrap_or_default();
-    descriptor.platform = said.platform.map(|p| {
-        let mut text = format!("{}/{}", p.os, p.architecture);
-        if !p.variant.is_empty() {
-            text.push('/');
-            text.push_str(&p.variant);
-        }
-        text
-    });
-    Some(descriptor)
 }
 
 #[cfg(test)]

@@ -30,6 +30,7 @@ use crate::{
     classify,
     dial::Dialer,
     fold::StatusFold,
+    inspect::inspect,
     limits::{
         CLOSE_GRACE, CONNECT_TIMEOUT, MAX_MESSAGE, SESSION_END_GRACE, STATUS_INACTIVITY, STATUS_NEVER_SEEN,
     },
@@ -184,6 +185,7 @@ pub async fn run(
             outcome.build_ref = build_ref.to_owned();
             outcome.transfer = report.total;
             outcome.transfers = report.transfers;
+            outcome.inspected = inspect(&channel, request.inspect, build_ref, &outcome).await;
             Ok(outcome)
         }
         Err(status) => {

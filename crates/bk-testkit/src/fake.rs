@@ -13,6 +13,7 @@ mod control;
 mod details;
 mod dockerfile;
 mod frontend;
+mod history;
 mod image;
 mod job;
 mod receive;
@@ -38,6 +39,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::snapshot::Snapshot;
 
+pub use history::History;
 pub use script::{Fault, Moment, Script};
 
 /// A running fake daemon. Dropping it cuts every connection and removes its socket.

@@ -8,7 +8,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use bk_proto::control::control_server::ControlServer;
+use bk_proto::{content::content_server::ContentServer, control::control_server::ControlServer};
 use hyper::body::Incoming;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
@@ -17,7 +17,7 @@ use hyper_util::{
 use tokio::net::{UnixListener, UnixStream};
 use tower_service::Service;
 
-use super::{State, control::ControlApi};
+use super::{State, control::ControlApi, history::ContentApi};
 
 /// Messages up to this size are taken, as BuildKit does since 0.13.
 const MAX_MESSAGE: usize = 16 << 20;
@@ -41,9 +41,10 @@ async fn serve(stream: UnixStream, state: Arc<State>) {
     let control = ControlServer::new(ControlApi::new(Arc::clone(&state)))
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
+    let content = ContentServer::new(ContentApi::new(state.script.history.as_ref()));
     let mut http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
     http.max_header_list_size(1 << 20);
-    let service = TowerToHyperService::new(Services { control });
+    let service = TowerToHyperService::new(Services { control, content });
     let connection = http.serve_connection(TokioIo::new(stream), service);
     // However a connection ends, its clients see it: there is nobody here to tell.
     tokio::select! {
@@ -58,6 +59,7 @@ async fn serve(stream: UnixStream, state: Arc<State>) {
 #[derive(Clone)]
 struct Services {
     control: ControlServer<ControlApi>,
+    content: ContentServer<ContentApi>,
 }
 
 type Answer = Pin<Box<dyn Future<Output = Result<http::Response<tonic::body::Body>, Infallible>> + Send>>;
@@ -74,6 +76,13 @@ impl Service<http::Request<Incoming>> for Services {
     fn call(&mut self, request: http::Request<Incoming>) -> Answer {
         if request.uri().path().starts_with("/moby.buildkit.v1.Control/") {
             return Box::pin(self.control.call(request));
+        }
+        if request
+            .uri()
+            .path()
+            .starts_with("/containerd.services.content.v1.Content/")
+        {
+            return Box::pin(self.content.call(request));
         }
         let text = format!("unknown method {}", request.uri().path());
         Box::pin(async move { Ok(tonic::Status::unimplemented(text).into_http()) })

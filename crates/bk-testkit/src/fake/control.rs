@@ -4,10 +4,10 @@ use std::{future::pending, sync::Arc};
 
 use bk_proto::{
     control::{
-        BuildHistoryEvent, BuildHistoryRequest, BytesMessage, DiskUsageRequest, DiskUsageResponse,
-        InfoRequest, InfoResponse, ListWorkersRequest, ListWorkersResponse, PruneRequest, SolveRequest,
-        SolveResponse, StatusRequest, StatusResponse, UpdateBuildHistoryRequest, UpdateBuildHistoryResponse,
-        UsageRecord, Vertex, VertexLog, VertexStatus, control_server::Control,
+        BuildHistoryEvent, BuildHistoryEventType, BuildHistoryRequest, BytesMessage, DiskUsageRequest,
+        DiskUsageResponse, InfoRequest, InfoResponse, ListWorkersRequest, ListWorkersResponse, PruneRequest,
+        SolveRequest, SolveResponse, StatusRequest, StatusResponse, UpdateBuildHistoryRequest,
+        UpdateBuildHistoryResponse, UsageRecord, Vertex, VertexLog, VertexStatus, control_server::Control,
     },
     ops,
     worker::{BuildkitVersion, WorkerRecord},
@@ -110,7 +110,10 @@ impl Control for ControlApi {
             job: &running.job,
             request: &request,
         };
-        let exporter_response = build.run().await?;
+        let mut exporter_response = build.run().await?;
+        if let Some(history) = &self.state.script.history {
+            exporter_response.extend(history.answer.clone());
+        }
         Ok(Response::new(SolveResponse { exporter_response }))
     }
 
@@ -194,9 +197,24 @@ impl Control for ControlApi {
 
     async fn listen_build_history(
         &self,
-        _: Request<BuildHistoryRequest>,
+        request: Request<BuildHistoryRequest>,
     ) -> Result<Response<Self::ListenBuildHistoryStream>, Status> {
-        Err(Status::unimplemented("no history here"))
+        let Some(history) = &self.state.script.history else {
+            return Err(Status::unimplemented("no history here"));
+        };
+        if history.silent {
+            pending::<()>().await;
+        }
+        let (sender, receiver) = mpsc::channel(1);
+        if !history.forgets {
+            let event = BuildHistoryEvent {
+                r#type: BuildHistoryEventType::Complete.into(),
+                record: Some(history.record(&request.into_inner().r#ref)),
+            };
+            // There is room for it.
+            drop(sender.try_send(Ok(event)));
+        }
+        Ok(Response::new(ReceiverStream::new(receiver)))
     }
 
     async fn update_build_history(

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::History;
+
 /// How a fake daemon behaves. The default is a healthy daemon whose registry knows nobody.
 #[derive(Clone, Debug)]
 pub struct Script {
@@ -9,6 +11,7 @@ pub struct Script {
     pub(crate) registry: Option<(String, String, String)>,
     pub(crate) version: Option<String>,
     pub(crate) health_interval: Duration,
+    pub(crate) history: Option<History>,
 }
 
 impl Default for Script {
@@ -25,6 +28,7 @@ impl Script {
             registry: None,
             version: Some("v0.32.0".to_owned()),
             health_interval: Duration::from_secs(1),
+            history: None,
         }
     }
 
@@ -54,6 +58,13 @@ impl Script {
     #[must_use]
     pub fn health_interval(mut self, interval: Duration) -> Self {
         self.health_interval = interval;
+        self
+    }
+
+    /// Sets what it keeps of its builds; the default is that it has no history.
+    #[must_use]
+    pub fn history(mut self, history: History) -> Self {
+        self.history = Some(history);
         self
     }
 
