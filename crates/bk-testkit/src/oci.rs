@@ -13,6 +13,14 @@ use serde_json::Value;
 /// # Errors
 /// When there is no such file, or when it is no JSON.
 pub fn json_of(archive: &Path, name: &str) -> io::Result<Value> {
+    serde_json::from_slice(&bytes_of(archive, name)?).map_err(io::Error::other)
+}
+
+/// The same, whatever it is.
+///
+/// # Errors
+/// When there is no such file.
+pub fn bytes_of(archive: &Path, name: &str) -> io::Result<Vec<u8>> {
     let blob = name
         .split_once(':')
         .map(|(algorithm, hex)| format!("blobs/{algorithm}/{hex}"));
@@ -20,9 +28,9 @@ pub fn json_of(archive: &Path, name: &str) -> io::Result<Value> {
     for entry in tar::Archive::new(File::open(archive)?).entries()? {
         let mut entry = entry?;
         if entry.path()? == Path::new(path) {
-            let mut text = String::new();
-            entry.read_to_string(&mut text)?;
-            return serde_json::from_str(&text).map_err(io::Error::other);
+            let mut bytes = Vec::new();
+            entry.read_to_end(&mut bytes)?;
+            return Ok(bytes);
         }
     }
     Err(io::Error::new(io::ErrorKind::NotFound, path.to_owned()))

@@ -9,6 +9,8 @@ use std::{
     process::{Command, Stdio},
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+
 use crate::httpd::{Httpd, Request, answer};
 
 /// A running server.
@@ -24,8 +26,31 @@ impl Web {
     /// # Errors
     /// When no port can be had.
     pub fn start(files: HashMap<String, Vec<u8>>, repositories: &Path) -> io::Result<Self> {
+        Self::serve(files, repositories, None)
+    }
+
+    /// Serves the bare repositories below `repositories` under `/git/` to those who show `token`, in the way of the servers
+    /// that most people use: as the password of the user `x-access-token`.
+    ///
+    /// # Errors
+    /// When no port can be had.
+    pub fn private(repositories: &Path, token: &str) -> io::Result<Self> {
+        let login = format!("basic {}", STANDARD.encode(format!("x-access-token:{token}")));
+        Self::serve(HashMap::new(), repositories, Some(login))
+    }
+
+    fn serve(
+        files: HashMap<String, Vec<u8>>,
+        repositories: &Path,
+        login: Option<String>,
+    ) -> io::Result<Self> {
         let root = repositories.to_owned();
         let server = Httpd::start(None, move |request| {
+            let shown = request.header("authorization");
+            if login.as_ref().is_some_and(|l| !shown.eq_ignore_ascii_case(l)) {
+                let ask = [("WWW-Authenticate", "Basic realm=\"git\"")];
+                return Ok(answer("401 Unauthorized", &ask, b""));
+            }
             if let Some(body) = files.get(&request.path) {
                 let mut whole = answer("200 OK", &[], body);
                 if request.method == "HEAD" {

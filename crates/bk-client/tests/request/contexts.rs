@@ -3,7 +3,7 @@
 use std::{collections::HashMap, fs, path::Path, sync::Arc};
 
 use bk_client::{
-    BuildError, BuildRequest, Context, Definition, Dockerfile, MemoryTree, NamedContext, Output,
+    BuildError, BuildRequest, Context, Definition, Dockerfile, MemoryTree, NamedContext, Output, SecretSource,
 };
 use bk_proto::ops::{Input, Op, SourceOp, op};
 use bk_testkit::{
@@ -225,6 +225,40 @@ fn contexts_are_fetched() {
         place
             .target
             .supports("Contexts that the daemon fetches (Git, HTTP)");
+    });
+}
+
+#[test]
+fn private_repositories_are_fetched_with_a_token() {
+    let places = [
+        (Daemon::Docker20_10, Route::Grpc),
+        (Daemon::Docker28_5, Route::Grpc),
+        (Daemon::Docker28_5, Route::Build),
+        (Daemon::BuildkitUnix, Route::Direct),
+    ];
+    let name = "request::private_repositories_are_fetched_with_a_token";
+    on(&places, name, async |place| {
+        let name = place.target.name();
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let token = format!("token-{}", place.tag.replace([':', '/'], "-"));
+        let web = Web::private(dir.path(), &token).expect("a web server");
+        let files = [
+            ("Dockerfile", "FROM scratch\nCOPY said /said\n"),
+            ("said", "private\n"),
+        ];
+        make_repository(dir.path(), "p.git", &files).expect("a repository");
+        let request = || BuildRequest::new(Context::Remote(web.url("/git/p.git#main"))).tag(&place.tag);
+        let denied = chain(&place.failed(request()).await);
+        assert!(!denied.contains(&token), "{name}: {denied}");
+        let wrong = request().secret("GIT_AUTH_TOKEN", SecretSource::bytes("wrong"));
+        place.failed(wrong).await;
+
+        let right = request().secret("GIT_AUTH_TOKEN", SecretSource::bytes(token.as_str()));
+        let (_, did) = place.built(right).await;
+        assert!(!did.output.contains(&token), "{name}: {}", did.output);
+        let image = place.engine.tree(&place.tag, "").await.expect("the image");
+        holds(&name, &image, &[("said", Some("private\n"))]);
+        place.target.supports("Private Git contexts (`GIT_AUTH_TOKEN`)");
     });
 }
 
