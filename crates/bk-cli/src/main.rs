@@ -8,7 +8,6 @@ mod args;
 mod build;
 mod call;
 mod connect;
-mod csv;
 mod ctx;
 mod exit;
 mod files;
@@ -21,6 +20,7 @@ mod request;
 
 use std::process::ExitCode;
 
+use bk_bake::csv;
 use clap::Parser as _;
 
 fn main() -> ExitCode {

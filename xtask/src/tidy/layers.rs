@@ -11,7 +11,8 @@ const LAYERS: [&[&str]; 8] = [
     &["bk-fsync"],
     &["bk-build"],
     // The renderers hang off the contract: of what follows only the program draws.
-    &["bk-progress", "bk-session"],
+    // Bake files hang there too: they are requests in other words.
+    &["bk-progress", "bk-session", "bk-bake"],
     &["bk-solve"],
     &["backend-buildkitd", "backend-docker"],
     &["bk-client"],

@@ -4,24 +4,25 @@
 //! it. A field that starts with `"` runs to the next lone `"` and may hold commas; `""` inside it is one quote. A quote
 //! anywhere else is an error, so that nothing is read differently from how it was meant.
 
-use bk_client::InputError;
+use bk_build::InputError;
 
 /// One field of a value, split at its first `=`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Field {
+#[non_exhaustive]
+pub struct Field {
     /// What stands before the `=`, or the whole field. Lower case and without blanks at its ends.
-    pub(crate) key: String,
+    pub key: String,
     /// What stands behind the `=`, as it is; none without one.
-    pub(crate) value: Option<String>,
+    pub value: Option<String>,
     /// The whole field as it was given.
-    pub(crate) text: String,
+    pub text: String,
 }
 
 /// Splits a value into fields. An empty text is one empty field.
 ///
 /// # Errors
 /// A quote at a place where none can be, naming `flag`.
-pub(crate) fn fields(flag: &str, text: &str) -> Result<Vec<String>, InputError> {
+pub fn fields(flag: &str, text: &str) -> Result<Vec<String>, InputError> {
     let bad = |why: &str| {
         InputError::new(
             flag,
@@ -78,7 +79,7 @@ pub(crate) fn fields(flag: &str, text: &str) -> Result<Vec<String>, InputError> 
 ///
 /// # Errors
 /// As [`fields`].
-pub(crate) fn keyed(flag: &str, text: &str) -> Result<Vec<Field>, InputError> {
+pub fn keyed(flag: &str, text: &str) -> Result<Vec<Field>, InputError> {
     Ok(fields(flag, text)?
         .into_iter()
         .map(|text| {
@@ -99,7 +100,7 @@ pub(crate) fn keyed(flag: &str, text: &str) -> Result<Vec<Field>, InputError> {
 ///
 /// # Errors
 /// As [`fields`], and for a field without `=` or without a key.
-pub(crate) fn pairs(flag: &str, text: &str) -> Result<Vec<(String, String)>, InputError> {
+pub fn pairs(flag: &str, text: &str) -> Result<Vec<(String, String)>, InputError> {
     keyed(flag, text)?
         .into_iter()
         .map(|field| match field {
