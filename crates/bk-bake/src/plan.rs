@@ -1,6 +1,6 @@
 //! From a definition to the targets that are to be built: groups, inheritance, overrides, and targets that others use.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map::Entry};
 
 use bk_build::InputError;
 use serde::Serialize;
@@ -56,9 +56,9 @@ impl Definition {
             let (mut targets, mut groups) = (Vec::new(), Vec::new());
             self.members(name, &mut targets, &mut groups);
             for target in targets {
-                if !plan.targets.contains_key(&target) {
-                    let resolved = self.resolve(&target, &overrides)?;
-                    plan.targets.insert(target, resolved);
+                if let Entry::Vacant(place) = plan.targets.entry(target) {
+                    let resolved = self.resolve(place.key(), &overrides)?;
+                    place.insert(resolved);
                 }
             }
             for group in groups {
@@ -70,7 +70,8 @@ impl Definition {
         let default = plan.groups.entry("default".to_owned()).or_default();
         for name in names {
             // The group that was asked for by its own name stays what it is.
-            if !(name == "default" && self.group("default").is_some()) && !default.targets.contains(&name) {
+            let is_itself = name == "default" && self.group("default").is_some();
+            if !is_itself && !default.targets.contains(&name) {
                 default.targets.push(name);
             }
         }
