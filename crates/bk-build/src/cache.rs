@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, path::PathBuf};
 
-use crate::{BuildRequest, InputError};
+use crate::{BuildRequest, InputError, parse_bytes};
 
 /// A cache outside of the daemon, to be read or written. Which kinds there are is up to the daemon; Docker Engine on
 /// graph drivers writes none but [`inline`](Self::inline).
@@ -35,11 +35,20 @@ impl Cache {
         Self::new("inline")
     }
 
-    /// A cache in a directory on this machine, in OCI layout.
+    /// A cache in a directory on this machine, in OCI layout. `tag` is an attribute, `latest` by default; one directory can
+    /// hold several. When it is read, `digest` can stand in for the tag. Not on Docker Engine with graph drivers.
     pub fn local(dir: impl Into<PathBuf>) -> Self {
         let dir: PathBuf = dir.into();
         // One word for both directions; each is sent under the name that it has on the wire.
         Self::new("local").attr("dir", dir.to_string_lossy())
+    }
+
+    /// Sets how many bytes a local cache that is written may have; the default is no limit, and then nothing is ever
+    /// removed. When the build has succeeded, blobs that no tag needs go, then the tags that were written longest ago; what
+    /// this build wrote stays in any case. Never sent to the daemon.
+    #[must_use]
+    pub fn max_size(self, bytes: u64) -> Self {
+        self.attr("max-size", bytes.to_string())
     }
 
     /// The cache of GitHub Actions. Address and token are not taken from the environment: the caller gives them.
@@ -74,6 +83,16 @@ impl Cache {
             "local" if lacks("dir") && lacks(dir_key) => Some(dir_key),
             _ => None,
         };
+        if let Some(text) = self.attrs.get("max-size") {
+            if self.kind != "local" || flag != "--cache-to" {
+                let why = format!(
+                    "`max-size` has no meaning for a cache of type `{}` here",
+                    self.kind
+                );
+                return Err(InputError::new(flag, why, "max-size with --cache-to type=local"));
+            }
+            parse_bytes(flag, text)?;
+        }
         match missing {
             None => Ok(()),
             Some(key) => Err(InputError::new(
@@ -135,6 +154,8 @@ mod tests {
             .cache_from(Cache::new("local").attr("src", "d"))
             .cache_to(Cache::inline())
             .cache_to(Cache::s3("b", "r"))
+            .cache_to(Cache::local("d").max_size(1 << 20))
+            .cache_to(Cache::local("d").attr("max-size", "1.5GB"))
             .cache_to(Cache::new("new-kind"));
         assert!(ok.validate().is_ok());
         for (bad, key) in [
@@ -146,6 +167,18 @@ mod tests {
             (
                 BuildRequest::new(".").cache_from(Cache::inline()),
                 "type=registry",
+            ),
+            (
+                BuildRequest::new(".").cache_to(Cache::local("d").attr("max-size", "big")),
+                "`big`",
+            ),
+            (
+                BuildRequest::new(".").cache_from(Cache::local("d").max_size(1)),
+                "`max-size`",
+            ),
+            (
+                BuildRequest::new(".").cache_to(Cache::registry("r").max_size(1)),
+                "`max-size`",
             ),
         ] {
             let e = bad.validate().expect_err(key);

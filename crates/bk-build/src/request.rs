@@ -293,6 +293,10 @@ impl BuildRequest {
                 "",
             ));
         }
+        if self.outputs.iter().filter(|o| o.layout_dir().is_some()).count() > 1 {
+            let why = "only one result can be an image layout (`tar=false`)";
+            return Err(InputError::new("--output", why, "archives for the others"));
+        }
         for (flag, map) in [("--build-arg", &self.build_args), ("--label", &self.labels)] {
             if map.keys().any(String::is_empty) {
                 return Err(InputError::new(flag, "a key must not be empty", "KEY=VALUE"));

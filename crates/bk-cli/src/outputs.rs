@@ -130,7 +130,14 @@ fn one(text: &str, terminal: bool) -> Result<(Output, bool), InputError> {
             return Err(InputError::new(FLAG, why, "DOCKER_HOST to name the engine"));
         }
     }
-    let (mut output, streamed) = place(&kind, dest.as_deref(), mode, terminal)?;
+    let layout = attrs.iter().any(|(key, value)| {
+        key == "tar" && matches!(&**value, "0" | "f" | "F" | "false" | "FALSE" | "False")
+    });
+    let (mut output, streamed) = match (&*kind, layout) {
+        ("oci", true) => (self::layout(OutputKind::Oci, dest.as_deref())?, false),
+        ("docker", true) => (self::layout(OutputKind::Docker, dest.as_deref())?, false),
+        _ => place(&kind, dest.as_deref(), mode, terminal)?,
+    };
     for (key, value) in attrs {
         output.attrs.insert(key, value);
     }
@@ -173,6 +180,20 @@ fn place(
         ("cacheonly", _) => daemon(Output::cache_only()),
         _ => bad(format!("type `{kind}` is not known"), TYPES),
     }
+}
+
+/// An image layout in a directory, `tar=false`.
+fn layout(kind: OutputKind, dest: Option<&str>) -> Result<Output, InputError> {
+    let Some(dir) = dest.filter(|dest| !matches!(*dest, "" | "-")) else {
+        let why = format!("`tar=false` of type {kind} needs a `dest`");
+        return Err(InputError::new(FLAG, why, "dest=DIRECTORY for `tar=false`"));
+    };
+    if std::fs::metadata(dir).is_ok_and(|found| !found.is_dir()) {
+        let why = format!("`{dir}` is a file");
+        return Err(InputError::new(FLAG, why, "a directory for `tar=false`"));
+    }
+    let (path, options) = (dir.into(), ReceiveOptions::new());
+    Ok(Output::new(kind, Sink::Dir { path, options }))
 }
 
 fn local(dir: &str, mode: ReceiveMode) -> Result<Output, InputError> {
@@ -238,6 +259,8 @@ mod tests {
             ("type=tar,dest=f.tar", r#"tar File("f.tar") {}"#),
             ("type=oci,dest=f", r#"oci File("f") {}"#),
             ("type=docker,dest=f", r#"docker File("f") {}"#),
+            ("type=oci,tar=false,dest=d", r#"oci dir d Copy {"tar": "false"}"#),
+            ("type=docker,dest=d,tar=0", r#"docker dir d Copy {"tar": "0"}"#),
             ("type=docker", "docker Engine(..) {}"),
             ("type=docker,context=default", "docker Engine(..) {}"),
             ("type=image", "image Daemon {}"),
@@ -296,7 +319,10 @@ mod tests {
             ("type=local,dest=f,mode=move".to_owned(), "`mode=move`"),
             ("type=image,dest=f".to_owned(), "has no `dest`"),
             ("type=tar,dest=f,push=true".to_owned(), "cannot be pushed"),
-            ("type=oci,dest=f,tar=false".to_owned(), "`tar=false`"),
+            ("type=oci,tar=false".to_owned(), "needs a `dest`"),
+            ("type=oci,tar=false,dest=-".to_owned(), "needs a `dest`"),
+            ("type=docker,tar=false".to_owned(), "needs a `dest`"),
+            (format!("type=oci,tar=false,dest={}", file.display()), "is a file"),
             ("type=docker,context=other".to_owned(), "`context=other`"),
             (
                 format!("type=tar,dest={}", dir.path().display()),

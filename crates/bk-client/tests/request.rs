@@ -6,6 +6,8 @@
 mod contexts;
 #[path = "request/images.rs"]
 mod images;
+#[path = "request/layouts.rs"]
+mod layouts;
 #[path = "request/registries.rs"]
 mod registries;
 #[path = "request/steps.rs"]

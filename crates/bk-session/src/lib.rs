@@ -3,7 +3,7 @@
 //! Make a [`Session`], announce its [`headers`](Session::headers), attach it in one of two ways and
 //! [`serve`](Session::serve) it: through the call `Control/Session` (a [`Tunnel`]) or on the connection of Docker's
 //! `POST /session` upgrade. The session serves local files, takes [results](Exports), and answers for registry
-//! credentials, its own health and the [`Extras`] that a request names; every other method answers `Unimplemented`,
+//! credentials, its own health and the [`Extras`] and [`Contents`] that a request names; every other method answers `Unimplemented`,
 //! which daemons expect.
 //!
 //! This crate never calls the daemon. Invariants: the health answer never waits for a file; everything a session
@@ -12,6 +12,7 @@
 mod agent;
 mod archive;
 mod coalesce;
+mod content;
 mod context_tar;
 mod docker_config;
 pub mod exec;
@@ -29,6 +30,7 @@ mod token;
 mod tunnel;
 
 pub use archive::ArchiveStream;
+pub use content::Contents;
 pub use context_tar::{ContextTar, explain_tar_error};
 pub use docker_config::DockerConfig;
 pub use exports::Exports;

@@ -158,3 +158,37 @@ pub const MAX_EXPORT_METADATA: usize = 1024 * 1024;
 /// Bytes of an uploaded archive that go into one message. Daemons before 0.13 accept 4 MiB; this is what a pipe holds
 /// twice, and small beside what waits in the connection.
 pub const UPLOAD_CHUNK: usize = 128 * 1024;
+
+/// Bytes of a blob that go into one message. Daemons read blobs in pieces of about 32 KiB, and whole ones at once; one piece
+/// for each of the streams that may be open is in memory.
+pub const CONTENT_CHUNK: usize = 512 * 1024;
+
+/// Uploads of blobs that a daemon may have open at once. One more is told to come back later, which daemons do.
+pub const MAX_INGESTS: usize = 64;
+
+/// Largest name of an upload, in bytes. Daemons use a digest and some words.
+pub const MAX_INGEST_REF: usize = 4096;
+
+/// Largest file beside an upload that says something of it, in bytes: its name is the longest.
+pub const MAX_INGEST_NOTE: u64 = 8192;
+
+/// Unfinished uploads of which a list is made.
+pub const MAX_INGESTS_LISTED: usize = 1000;
+
+/// How long an unfinished upload of a cache waits for a build that takes it up, where the cache is cleaned up.
+pub const INGEST_AGE: Duration = Duration::from_secs(24 * 3600);
+
+/// Largest index or manifest read, in bytes. Registries take up to 4 MiB.
+pub const MAX_LAYOUT_JSON: u64 = 16 * 1024 * 1024;
+
+/// Blobs of one manifest that are followed.
+pub const MAX_LAYOUT_BLOBS: usize = 100_000;
+
+/// Descriptions of blobs in one message of a list, as other servers send them.
+pub const CONTENT_LIST: usize = 100;
+
+/// How long the lock of an index is waited for. It is held for the moments in which a small file is written.
+pub const INDEX_LOCK_WAIT: Duration = Duration::from_secs(10);
+
+/// How long to wait before the lock of an index is tried again.
+pub const INDEX_LOCK_PAUSE: Duration = Duration::from_millis(20);

@@ -38,11 +38,7 @@ impl Sources {
                     (tree, Some(dir))
                 }
                 NamedContext::Tree(tree) => (tree.clone(), None),
-                NamedContext::OciLayout(_) => {
-                    let why = format!("`{name}`: contexts in OCI layouts are not supported yet");
-                    return Err(InputError::new("--build-context", why, "").into());
-                }
-                // The daemon fetches these.
+                // The daemon fetches these; layouts are not sources but stores.
                 _ => continue,
             };
             let source = match &**name {

@@ -24,12 +24,13 @@ use tonic::metadata::MetadataMap;
 
 use crate::{
     coalesce::coalescing,
+    content::Contents,
     exec::TaskOwner,
     exports::Exports,
     extras::Extras,
     limits,
     service::{
-        auth,
+        auth, content,
         dispatch::{Dispatch, Services},
         file_send, file_sync, health, secrets, ssh, upload,
     },
@@ -49,6 +50,8 @@ pub struct SessionConfig {
     pub extras: Extras,
     /// The results that are taken. Default: none, and the method for them is not announced.
     pub exports: Exports,
+    /// The layouts on disk that are read and written. Default: none, and the methods for them are not announced.
+    pub contents: Contents,
 }
 
 impl SessionConfig {
@@ -60,6 +63,7 @@ impl SessionConfig {
             events: EventSink::discard(),
             extras: Extras::default(),
             exports: Exports::default(),
+            contents: Contents::default(),
         }
     }
 
@@ -67,6 +71,13 @@ impl SessionConfig {
     #[must_use]
     pub fn exports(mut self, exports: Exports) -> Self {
         self.exports = exports;
+        self
+    }
+
+    /// Sets the layouts on disk that are read and written; the default is none.
+    #[must_use]
+    pub fn contents(mut self, contents: Contents) -> Self {
+        self.contents = contents;
         self
     }
 
@@ -235,6 +246,7 @@ impl Session {
         file_sync::serve(&mut services, config.sources, config.events, state.clone());
         secrets::serve(&mut services, config.extras.secrets, state.clone());
         ssh::serve(&mut services, config.extras.agents, state.clone());
+        content::serve(&mut services, config.contents, state.clone());
         Self {
             id: Id::random(),
             shared_key,

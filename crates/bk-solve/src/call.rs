@@ -70,7 +70,11 @@ async fn run(
     let info = dialer.info();
     requires::check_call(&request, call, &info).await?;
     requires::check(&request, &info).await?;
-    let prepared = prepare(&request, options, events).await?;
+    // Nothing is looked up in them, and nothing comes out.
+    request.cache_from.clear();
+    request.cache_to.clear();
+    request.outputs.clear();
+    let prepared = prepare(&mut request, options, events).await?;
     let Begun {
         channel,
         session,

@@ -7,6 +7,9 @@ use tonic::{Code, Status};
 
 use crate::{channel::chain, details::ErrorDetails, fold::StatusFold};
 
+/// What the image store of an engine decides.
+const CONTAINERD_ONLY: &str = "Docker Engine has this with its containerd image store only";
+
 /// Sorts the failure of a Solve. `filename` names the Dockerfile for daemons that say only a line.
 pub(crate) fn solve_failure(status: &Status, fold: &StatusFold, address: &str, filename: &str) -> BuildError {
     if let Some(lost) = transport_failure(status, address) {
@@ -128,12 +131,18 @@ pub fn message_failure(
             failure = failure.hint("name the Dockerfile with -f, or add one to the context");
         } else if text.contains("not found") && (text.contains("cache key") || text.contains("checksum")) {
             failure = failure.hint("the path is not in the context, or an ignore pattern leaves it out");
+        } else if text.contains("unknown scheme oci-layout") {
+            failure = failure.hint(CONTAINERD_ONLY);
         } else if text.contains("failed to resolve source metadata") && text.contains("dial tcp") {
             failure = failure.hint("the daemon cannot reach the registry of that image");
         }
         return failure.into();
     }
     let refusal = Refusal::new(code, text.clone());
+    let no_exporter = text.contains("exporter \"") && text.contains("could not be found");
+    if no_exporter || text.contains("unknown cache exporter") || text.contains("unknown scheme oci-layout") {
+        return refusal.hint(CONTAINERD_ONLY).into();
+    }
     if text.contains("no space left on device") {
         return refusal
             .hint("the daemon's disk is full; free space with `docker builder prune`")

@@ -9,7 +9,7 @@ use std::io::Read as _;
 
 use bk_build::{
     BuildError, BuildRequest, BuilderInfo, Call, Context, DaemonTooOld, Dockerfile, Entitlement, Frontend,
-    InputError, NamedContext, Refusal,
+    NamedContext, Refusal,
 };
 
 /// A version of BuildKit, major and minor.
@@ -102,7 +102,7 @@ const fn need(
 }
 
 /// Every option that came after BuildKit 0.8.
-static NEEDS: [Need; 16] = [
+static NEEDS: [Need; 17] = [
     need("a cache of type gha", Part::Daemon, 9, "23.0", |r| {
         caches(r, "gha")
     }),
@@ -129,6 +129,9 @@ static NEEDS: [Need; 16] = [
         r.named_contexts
             .values()
             .any(|c| matches!(c, NamedContext::OciLayout(_)))
+    }),
+    need("--output tar=false", Part::Daemon, 11, "24.0", |r| {
+        r.outputs.iter().any(|o| o.layout_dir().is_some())
     }),
     need("--attest (--sbom, --provenance)", Part::Daemon, 11, "24.0", |r| {
         !r.attestations.is_empty()
@@ -195,14 +198,6 @@ fn has_subdirectory(url: &str) -> bool {
 /// # Errors
 /// [`BuildError::TooOld`] names the option, the daemon and the version that has it.
 pub async fn check(request: &BuildRequest, info: &BuilderInfo) -> Result<(), BuildError> {
-    for (flag, list) in [
-        ("--cache-from", &request.cache_from),
-        ("--cache-to", &request.cache_to),
-    ] {
-        if list.iter().any(|c| c.kind == "local") {
-            return Err(InputError::new(flag, "caches of type `local` are not supported yet", "").into());
-        }
-    }
     let Some(has) = buildkit_of(info) else {
         return Ok(());
     };

@@ -18,7 +18,7 @@ use bk_proto::{
     control::{ListWorkersRequest, SolveRequest, StatusRequest, control_client::ControlClient},
     id::Id,
 };
-use bk_session::{Exports, Extras, RunningSession, Session, SessionConfig, Sources, TunnelSender};
+use bk_session::{Contents, Exports, Extras, RunningSession, Session, SessionConfig, Sources, TunnelSender};
 use tokio::{
     sync::watch,
     time::{Instant, timeout},
@@ -143,7 +143,8 @@ pub async fn run(
 ) -> Result<BuildOutcome, BuildError> {
     request.validate()?;
     requires::check(&request, &dialer.info()).await?;
-    let mut prepared = prepare(&request, options, events).await?;
+    let mut prepared = prepare(&mut request, options, events).await?;
+    let contents = prepared.config.contents.clone();
     let exports = Exports::new(sinks(&request, options, &dialer.info())?).await?;
     prepared.config = prepared.config.exports(exports.clone());
     let address = dialer.info().address;
@@ -182,6 +183,9 @@ pub async fn run(
             let mut outcome = outputs::outcome(answer, &request, options.exporter);
             // The daemon may have been done before this machine failed.
             outcome.exports = exports.commit().await.map_err(|e| failures.explain(e))?;
+            let layouts = contents.finish(&outcome, events).await;
+            outcome.exports.extend(layouts.map_err(|e| failures.explain(e))?);
+            outcome.exports.sort_by_key(|report| report.output);
             outcome.build_ref = build_ref.to_owned();
             outcome.transfer = report.total;
             outcome.transfers = report.transfers;
@@ -189,6 +193,7 @@ pub async fn run(
             Ok(outcome)
         }
         Err(status) => {
+            contents.abandon().await;
             let name = filename.as_deref().unwrap_or("Dockerfile");
             let error = failures.explain(classify::solve_failure(&status, &fold, &address, name));
             Err(match (error, lost) {
@@ -220,15 +225,17 @@ pub(crate) struct Begun {
     pub(crate) filename: Option<String>,
 }
 
-/// Looks at everything of this machine that `request` names.
+/// Looks at everything of this machine that `request` names. Local caches become what the daemon is told of them.
 pub(crate) async fn prepare(
-    request: &BuildRequest,
+    request: &mut BuildRequest,
     options: &SolveOptions,
     events: &EventSink,
 ) -> Result<Prepared, BuildError> {
     let sources = Sources::of(request).await?;
     let filename = sources.dockerfile_name().map(str::to_owned);
-    let source_attrs = sources.frontend_attrs();
+    let contents = Contents::of(request, events).await?;
+    let mut source_attrs = sources.frontend_attrs();
+    source_attrs.extend(contents.frontend_attrs());
     let credentials = request
         .credentials
         .clone()
@@ -236,7 +243,8 @@ pub(crate) async fn prepare(
     let extras = Extras::of(request).await?;
     let config = SessionConfig::new(sources, credentials)
         .events(events.clone())
-        .extras(extras);
+        .extras(extras)
+        .contents(contents);
     Ok(Prepared {
         config,
         filename,
@@ -304,7 +312,18 @@ fn sinks(
         Sink::Engine(None) => Sink::Engine(options.loader.clone()),
         sink => sink,
     };
-    Ok(lowered.into_iter().map(|l| (l.output, sink(l.sink))).collect())
+    // What goes into a layout arrives blob by blob and is no export of the session.
+    let layouts = |output: usize| {
+        request
+            .outputs
+            .get(output)
+            .is_some_and(|o| o.layout_dir().is_some())
+    };
+    let place = |output, s| if layouts(output) { Sink::Daemon } else { sink(s) };
+    Ok(lowered
+        .into_iter()
+        .map(|l| (l.output, place(l.output, l.sink)))
+        .collect())
 }
 
 /// Opens the control connection, with a deadline.

@@ -206,6 +206,14 @@ pub fn sshd_program(test: &str) -> Option<PathBuf> {
     program("BK_LIVE_SSHD", test)
 }
 
+/// A program that makes OCI layouts; `None`, said loudly, when it is not there.
+///
+/// # Panics
+/// As [`registry_program`].
+pub fn umoci_program(test: &str) -> Option<PathBuf> {
+    program("BK_LIVE_UMOCI", test)
+}
+
 fn program(variable: &str, test: &str) -> Option<PathBuf> {
     let found = env::var_os(variable).filter(|v| !v.is_empty()).map(PathBuf::from);
     if found.is_none() {

@@ -32,7 +32,7 @@ use crate::run::Result;
 use docker::{BENCH, DEMO, Engine};
 use layout::Layout;
 use lock::Lock;
-use packages::{BOOKWORM, BUSYBOX, FORKY, SSHD};
+use packages::{BOOKWORM, BUSYBOX, FORKY, SSHD, UMOCI};
 use service::{Service, select};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -185,7 +185,7 @@ pub(crate) fn docker_cli() -> (PathBuf, PathBuf) {
 fn up(layout: &Layout, names: &[String]) -> Result<()> {
     let services = select(names, true)?;
     require_root()?;
-    let mut sets = vec![BOOKWORM, FORKY, SSHD];
+    let mut sets = vec![BOOKWORM, FORKY, SSHD, UMOCI];
     let engines: Vec<&Engine> = services
         .iter()
         .filter_map(|service| match service {
@@ -312,6 +312,7 @@ fn variables(layout: &Layout) -> Vec<(String, String)> {
         add("BK_LIVE_DOCKER_CLI_CONFIG", layout.cli_config());
         add("BK_LIVE_REGISTRY_PROGRAM", registry::program(layout));
         add("BK_LIVE_SSHD", layout.base().join("bin/sshd"));
+        add("BK_LIVE_UMOCI", layout.packages(UMOCI).join("usr/bin/umoci"));
     }
     list
 }

@@ -22,6 +22,11 @@ const RECIPES: [Recipe; 5] = [
         packages: &["busybox-static"],
     },
     Recipe {
+        name: UMOCI,
+        suite: BOOKWORM,
+        packages: &["umoci"],
+    },
+    Recipe {
         name: BOOKWORM,
         suite: BOOKWORM,
         packages: &[
@@ -65,6 +70,8 @@ const RECIPES: [Recipe; 5] = [
 
 /// The set with nothing but the static busybox, which is all that the demo needs when a daemon is at hand.
 pub(crate) const BUSYBOX: &str = "busybox";
+/// The set with the tool that makes OCI layouts.
+pub(crate) const UMOCI: &str = "umoci";
 /// Debian 12, and the set of everything from it.
 pub(crate) const BOOKWORM: &str = "bookworm";
 /// The set with the server of SSH, which tests start by themselves.

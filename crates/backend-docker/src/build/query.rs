@@ -64,6 +64,11 @@ pub(crate) fn check(request: &BuildRequest, route: &str, daemon: ApiVersion) -> 
         );
         return Err(InputError::new("--output", text, ""));
     }
+    if request.outputs.iter().any(|o| o.layout_dir().is_some()) {
+        let text =
+            format!("`tar=false`: the Docker route {route} makes archives only; {ELSEWHERE} make layouts");
+        return Err(InputError::new("--output", text, ""));
+    }
     let files = |sink: &Sink| !matches!(sink, Sink::Daemon);
     if route == "tar" && outputs.iter().any(|o| files(&o.sink)) {
         let text =

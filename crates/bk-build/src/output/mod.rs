@@ -5,7 +5,12 @@
 
 mod sink;
 
-use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use bk_fsync::ReceiveOptions;
 
@@ -136,6 +141,13 @@ impl Output {
     /// An archive with an OCI image layout.
     pub fn oci(sink: impl Into<Sink>) -> Self {
         Self::new(OutputKind::Oci, sink.into())
+    }
+
+    /// An OCI image layout in the directory `dir`, which is made when it is missing: no archive, and what the layout has
+    /// already is not sent again. Other images there stay. One such output a request; since BuildKit 0.11.
+    pub fn oci_layout(dir: impl Into<PathBuf>) -> Self {
+        let (path, options) = (dir.into(), ReceiveOptions::new());
+        Self::new(OutputKind::Oci, Sink::Dir { path, options }).flag("tar", false)
     }
 
     /// The files of the result as one tar archive.
@@ -276,6 +288,19 @@ impl Output {
             .is_some_and(|v| parse_bool(v) != Some(false))
     }
 
+    fn is_layout(&self) -> bool {
+        let tar = self.attrs.get("tar").and_then(|v| parse_bool(v));
+        matches!(self.kind, OutputKind::Docker | OutputKind::Oci) && tar == Some(false)
+    }
+
+    /// The directory of an output that is an image layout and no archive (`tar=false`).
+    pub fn layout_dir(&self) -> Option<&Path> {
+        match &self.sink {
+            Sink::Dir { path, .. } if self.is_layout() => Some(path),
+            _ => None,
+        }
+    }
+
     /// Checks what can be checked without a daemon.
     ///
     /// # Errors
@@ -298,15 +323,13 @@ impl Output {
             let text = "`mode` is set by the options of the receiving side".to_owned();
             return bad(text, "");
         }
-        if matches!(kind, OutputKind::Docker | OutputKind::Oci)
-            && self
-                .attrs
-                .get("tar")
-                .is_some_and(|v| parse_bool(v) == Some(false))
-        {
+        if self.layout_dir().is_some() {
+            return Ok(());
+        }
+        if self.is_layout() {
             return bad(
-                format!("`tar=false` of type {kind} is not supported yet"),
-                "an archive, `tar=true`",
+                format!("`tar=false` of type {kind} cannot go to {}", self.sink.name()),
+                "a directory for `tar=false`",
             );
         }
         if !kind.is_image() && self.is_push() {
@@ -407,6 +430,7 @@ mod tests {
             Output::tar(PathBuf::from("f")),
             Output::oci(PathBuf::from("f")),
             Output::docker(PathBuf::from("f")),
+            Output::oci_layout("d"),
         ] {
             assert!(output.validate().is_ok(), "{output:?}");
         }
@@ -416,6 +440,10 @@ mod tests {
             fails(Output::new(OutputKind::Image, Sink::File("f".into()))).contains("type image cannot go to")
         );
         assert!(fails(Output::oci(PathBuf::from("f")).attr("tar", "false")).contains("`tar=false`"));
+        assert!(fails(Output::load().attr("tar", "0")).contains("cannot go to a Docker Engine"));
+        assert!(
+            fails(Output::oci_layout("d").attr("tar", "true")).contains("type oci cannot go to a directory")
+        );
         assert!(fails(Output::local("out").push(true)).contains("cannot be pushed"));
         assert!(fails(Output::local("out").attr("mode", "delete")).contains("`mode`"));
         assert!(fails(Output::image().attr("", "x")).contains("empty"));

@@ -2,6 +2,7 @@
 
 pub(crate) mod auth;
 mod authority;
+pub(crate) mod content;
 pub(crate) mod dispatch;
 pub(crate) mod file_send;
 pub(crate) mod file_sync;
