@@ -15,7 +15,7 @@ use std::process::Command;
 ///
 /// Libraries of the first suite are only what is not on every Debian 12: binaries of the newer suites need no newer C
 /// library than 2.34, so they run with that of Debian 12. `runc` is the exception, so all engines use that of Debian 12.
-const RECIPES: [Recipe; 5] = [
+const RECIPES: [Recipe; 6] = [
     Recipe {
         name: BUSYBOX,
         suite: BOOKWORM,
