@@ -126,9 +126,9 @@ fn a_layout_of_another_tool_is_a_base_image() {
                 _ => "unknown scheme oci-layout",
             };
             assert!(text.contains(expected), "{name}: {text}");
-            place
-                .target
-                .refuses(CONTEXTS, &text.replace(&*layout.to_string_lossy(), "DIR"));
+            // What stands before it has a digest that is another one each time.
+            let said = text.split_once(expected).map_or("", |(_, rest)| rest);
+            place.target.refuses(CONTEXTS, &format!("{expected}{said}"));
             return;
         }
         // Without a tag it is the only one.
@@ -160,7 +160,7 @@ fn was_cached(did: &Did, token: &str) -> bool {
     did.cached.iter().any(|name| name.contains(token))
 }
 
-fn token(place: &Place<'_>, part: &str) -> String {
+fn token_of(place: &Place<'_>, part: &str) -> String {
     let tag: String = place.tag.chars().filter(char::is_ascii_alphanumeric).collect();
     format!("{part}{tag}")
 }
@@ -172,7 +172,7 @@ fn a_cache_in_a_directory_knows_what_the_engine_forgot() {
         "request::a_cache_in_a_directory_knows_what_the_engine_forgot",
         async |place| {
             let name = place.target.name();
-            let token = token(place, "ours");
+            let token = token_of(place, "ours");
             let dir = with_step(place, &token);
             let caches = tempfile::tempdir().expect("a temporary directory");
             let cache = caches.path().join("cache");
@@ -215,7 +215,9 @@ fn a_cache_in_a_directory_knows_what_the_engine_forgot() {
 
             // Read and written at once, kept small; another tag goes, this one stays whole.
             let other = Cache::local(&cache).attr("tag", "other").attr("mode", "max");
-            place.built(request().cache_from(from()).cache_to(other)).await;
+            let more = with_step(place, &token_of(place, "more"));
+            let other_step = BuildRequest::new(more.path()).tag(&place.tag);
+            place.built(other_step.cache_from(from()).cache_to(other)).await;
             assert_eq!(tags(&cache), ["latest", "other"], "{name}");
             let small = to().max_size(1);
             place.built(request().cache_from(from()).cache_to(small)).await;
@@ -240,7 +242,7 @@ fn caches_are_exchanged_with_buildx() {
             let caches = tempfile::tempdir().expect("a temporary directory");
             let name = place.target.name();
             for (part, ours_first) in [("ourstotheirs", true), ("theirstoours", false)] {
-                let token = token(place, part);
+                let token = token_of(place, part);
                 let dir = with_step(place, &token);
                 let cache = caches.path().join(part);
                 let field = |key: &str| format!("type=local,{key}={}", cache.display());
@@ -333,7 +335,7 @@ fn a_result_can_be_a_layout() {
         let index = read_json(&out.join("index.json"));
         let entry = &index["manifests"][0];
         assert_eq!(entry["digest"], *digest, "{name}");
-        let full = format!("docker.io/library/{}", place.tag);
+        let full = format!("docker.io/{}", place.tag);
         assert_eq!(entry["annotations"]["io.containerd.image.name"], *full, "{name}");
         let mut there: Vec<_> = fs::read_dir(&out)
             .expect("readable")
