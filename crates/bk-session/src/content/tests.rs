@@ -1,3 +1,5 @@
+//! Layouts of requests without the wire: what is told to the daemon, and what is left on disk in the end.
+
 use std::{
     fs,
     sync::{Mutex, PoisonError},

@@ -1,3 +1,5 @@
+//! Clean-ups of caches made by hand: what must go, what must stay, and what stops one.
+
 use std::path::Path;
 
 use bk_build::Descriptor;

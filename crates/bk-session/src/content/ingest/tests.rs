@@ -1,3 +1,5 @@
+//! Uploads as they are begun, broken off and taken up again, by one writer and by several.
+
 use std::time::Duration;
 
 use super::*;
