@@ -13,7 +13,7 @@ use bk_client::{
     ImageBuilder, LocalFailure,
 };
 use bk_progress::{Mode, Renderer};
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, task::JoinHandle};
 
 use crate::{
     args::{BuildArgs, Global},
@@ -67,7 +67,8 @@ pub(crate) fn main(global: &Global, args: &BuildArgs) -> u8 {
     code
 }
 
-fn fail(error: &BuildError, with_log: bool) -> u8 {
+/// Tells an error, and returns its exit code.
+pub(crate) fn fail(error: &BuildError, with_log: bool) -> u8 {
     report::to_stderr(&report::render(error, with_log));
     exit::of(error)
 }
@@ -197,16 +198,29 @@ async fn drive(
 async fn drawn<T, F: Future<Output = Result<T, BuildError>>>(
     work: impl FnOnce(EventSink) -> F,
     renderer: Box<dyn Renderer + Send>,
-    mut interrupt: Interrupt,
+    interrupt: Interrupt,
     grace: Duration,
 ) -> Result<T, BuildError> {
     let (sink, events) = EventSink::default_channel();
-    let mut drawing = tokio::task::spawn_blocking(move || draw(events, renderer));
-    // Dropping the build at the end of this statement cancels it on the daemon and lets go of the sink.
-    let result = tokio::select! {
-        biased;
-        result = work(sink) => result,
-        () = interrupt.asked() => Err(BuildError::Cancelled),
+    let drawing = tokio::task::spawn_blocking(move || draw(events, renderer));
+    shown(work(sink), drawing, interrupt, grace).await
+}
+
+/// [`drive`] for anything whose sinks `drawing` draws until the last of them is gone.
+pub(crate) async fn shown<T>(
+    work: impl Future<Output = Result<T, BuildError>>,
+    mut drawing: JoinHandle<io::Result<()>>,
+    mut interrupt: Interrupt,
+    grace: Duration,
+) -> Result<T, BuildError> {
+    // Dropping the build behind this block cancels it on the daemon and lets go of the sink.
+    let result = {
+        let work = std::pin::pin!(work);
+        tokio::select! {
+            biased;
+            result = work => result,
+            () = interrupt.asked() => Err(BuildError::Cancelled),
+        }
     };
     // The display ends when the last holder of the sink is gone: then the build has cleaned up as well.
     let drawn = tokio::select! {

@@ -11,7 +11,7 @@ use crate::{args::CallArgs, exit, report};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Question {
     pub(crate) call: Call,
-    json: bool,
+    pub(crate) json: bool,
     ignore_status: bool,
 }
 
@@ -93,6 +93,25 @@ pub(crate) fn show(question: &Question, answer: &CallAnswer) -> Result<u8, Build
         exit::SUCCESS if found && !question.ignore_status => exit::FAILURE,
         code => code,
     })
+}
+
+/// An answer as a JSON value, and the exit code that it means.
+///
+/// # Errors
+/// [`BuildError::Protocol`] when the answer is no JSON, or lacks what it should hold.
+pub(crate) fn value(question: &Question, answer: &CallAnswer) -> Result<(serde_json::Value, u8), BuildError> {
+    let value = serde_json::from_str(&json(answer)?)
+        .map_err(|e| ProtocolFailure::new("the frontend's answer is not JSON").caused_by(e))?;
+    let clean = match question.call {
+        Call::Check => answer.check()?.is_clean(),
+        _ => true,
+    };
+    let found = answer.status != 0 || !clean;
+    let code = match found && !question.ignore_status {
+        true => exit::FAILURE,
+        false => exit::SUCCESS,
+    };
+    Ok((value, code))
 }
 
 fn json(answer: &CallAnswer) -> Result<String, BuildError> {

@@ -52,6 +52,18 @@ pub(crate) fn write_metadata(file: &Path, outcome: &BuildOutcome, more: &Metadat
     write(file, metadata::text(outcome, more).as_bytes())
 }
 
+/// Writes what is known of several builds as a JSON object of objects by name, as `docker buildx bake` does.
+///
+/// # Errors
+/// The file cannot be written.
+pub(crate) fn write_metadata_of(
+    file: &Path,
+    outcomes: &[(&str, &BuildOutcome)],
+    more: &Metadata,
+) -> Result<(), BuildError> {
+    write(file, metadata::text_of(outcomes, more).as_bytes())
+}
+
 /// Writes what went over the wire: the counts of the whole build, and each transfer in detail.
 ///
 /// # Errors

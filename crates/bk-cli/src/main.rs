@@ -5,6 +5,7 @@
 
 mod access;
 mod args;
+mod bake;
 mod build;
 mod call;
 mod connect;
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
     let code = match args::Cli::try_parse() {
         Ok(cli) => match cli.command {
             args::Command::Build(build) => build::main(&cli.global, &build),
+            args::Command::Bake(bake) => bake::main(&cli.global, &bake),
             args::Command::Ctx(args::CtxCommand::Tar(tar)) => ctx::main(&tar),
         },
         // Help and version arrive here too; they go to standard output and are a success.

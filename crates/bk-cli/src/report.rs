@@ -13,6 +13,15 @@ use crate::exit;
 /// An error as a person reads it, with a line end behind each line. `with_log` adds the last output of a failed step,
 /// for displays that have not drawn it.
 pub(crate) fn render(error: &BuildError, with_log: bool) -> String {
+    rendered("", error, with_log)
+}
+
+/// [`render`] for a build that is one of several: its target is named.
+pub(crate) fn render_of(target: &str, error: &BuildError, with_log: bool) -> String {
+    rendered(&format!("target {}: ", neutralise_line(target)), error, with_log)
+}
+
+fn rendered(whose: &str, error: &BuildError, with_log: bool) -> String {
     let mut text = String::new();
     let snippets: &[SourceSnippet] = match error {
         BuildError::Step(step) => {
@@ -32,7 +41,7 @@ pub(crate) fn render(error: &BuildError, with_log: bool) -> String {
         text.push_str(&neutralise(&snippet.to_string()));
     }
     let mut said = error.to_string();
-    text.push_str(&format!("ERROR: {}\n", neutralise(&said).trim_end()));
+    text.push_str(&format!("ERROR: {whose}{}\n", neutralise(&said).trim_end()));
     let mut cause = error.source();
     while let Some(e) = cause {
         let why = e.to_string();

@@ -26,6 +26,8 @@ use crate::{
 
 mod stdin;
 
+pub(crate) use options::long_form;
+
 /// Where arguments without a value, and defaults, come from.
 pub(crate) trait Surroundings {
     /// A variable of the environment.
@@ -253,7 +255,7 @@ fn context(path: &Path) -> Result<Context, BuildError> {
 }
 
 /// A long build should not fail in its last step because of a typing error.
-fn check_output(flag: &str, file: &Path) -> Result<(), InputError> {
+pub(crate) fn check_output(flag: &str, file: &Path) -> Result<(), InputError> {
     let parent = match file.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),

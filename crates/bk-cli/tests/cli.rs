@@ -1,6 +1,14 @@
 //! The binary from outside: exit codes, what goes to which stream, bad input, signals; without a daemon, against the fake
 //! one, and against live ones.
 
+#[path = "cli/bake.rs"]
+mod bake;
+#[cfg(unix)]
+#[path = "cli/bake_fake.rs"]
+mod bake_fake;
+#[cfg(unix)]
+#[path = "cli/bake_live.rs"]
+mod bake_live;
 #[cfg(unix)]
 #[path = "cli/call.rs"]
 mod call;

@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum};
 
 /// How the files of the context are sent.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Files")]
 pub(crate) struct FileArgs {
     /// How the daemon tells which files it lacks: by all that the file system knows, by size and time alone, or by

@@ -3,6 +3,7 @@
 //! One file holds the options under one heading of `bk build --help`; an option is declared nowhere else.
 
 mod access;
+mod bake;
 mod cache;
 mod call;
 mod ctx;
@@ -16,6 +17,7 @@ mod steps;
 use clap::{Args, Parser, Subcommand};
 
 pub(crate) use access::AccessArgs;
+pub(crate) use bake::BakeArgs;
 pub(crate) use cache::CacheArgs;
 pub(crate) use call::CallArgs;
 pub(crate) use ctx::{CtxCommand, CtxTarArgs};
@@ -61,6 +63,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Build an image from a Dockerfile
     Build(Box<BuildArgs>),
+    /// Build many targets, as files define them
+    Bake(Box<BakeArgs>),
     /// Look at the context of a build
     #[command(subcommand)]
     Ctx(CtxCommand),

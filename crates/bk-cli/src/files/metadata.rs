@@ -149,6 +149,17 @@ impl Renderer for Watching {
 
 /// Two-space indentation, sorted keys, no line end at the end.
 pub(super) fn text(outcome: &BuildOutcome, more: &Metadata) -> String {
+    with_warnings(object(outcome, more), more)
+}
+
+/// The same for several builds: an object for each name.
+pub(super) fn text_of(outcomes: &[(&str, &BuildOutcome)], more: &Metadata) -> String {
+    let each = outcomes.iter();
+    let each = each.map(|(name, outcome)| ((*name).to_owned(), Value::Object(object(outcome, more))));
+    with_warnings(each.collect(), more)
+}
+
+fn object(outcome: &BuildOutcome, more: &Metadata) -> Map<String, Value> {
     let mut object: Map<String, Value> = outcome
         .exporter_response
         .iter()
@@ -171,6 +182,10 @@ pub(super) fn text(outcome: &BuildOutcome, more: &Metadata) -> String {
         // The library gives out objects only.
         object.insert(key, shown.map_or(Value::Null, Value::Object));
     }
+    object
+}
+
+fn with_warnings(mut object: Map<String, Value>, more: &Metadata) -> String {
     if let Some(warnings) = &more.warnings {
         let warnings = warnings.lock().unwrap_or_else(PoisonError::into_inner);
         if !warnings.is_empty() {

@@ -141,7 +141,7 @@ pub(super) fn statements(args: &ResultArgs, request: &mut BuildRequest) -> Resul
 }
 
 /// What a value of `--sbom` or `--provenance` is short for.
-fn long_form(kind: &str, value: &str) -> String {
+pub(crate) fn long_form(kind: &str, value: &str) -> String {
     match value {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => format!("type={kind}"),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => format!("type={kind},disabled=true"),

@@ -53,7 +53,7 @@ fn a_quiet_build_prints_the_image_id_and_writes_its_files() {
     assert_eq!(ran.out, format!("{id}\n"));
     let metadata = fs::read_to_string(&metadata).expect("the metadata");
     assert!(
-        metadata.starts_with("{\n  \"containerimage.") && metadata.ends_with("\n}"),
+        metadata.starts_with("{\n  \"buildx.build.ref\": ") && metadata.ends_with("\n}"),
         "{metadata}"
     );
     assert!(metadata.contains(&id), "{metadata}");
