@@ -8,7 +8,7 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use bk_build::{InputError, is_remote};
+use bk_build::{InputError, NamedContext};
 
 use crate::{Plan, Target, csv};
 
@@ -136,12 +136,13 @@ fn device(value: &str) -> Result<String, InputError> {
 /// The files of this machine that a target reads and writes.
 fn files(target: &Target, read: &mut BTreeSet<PathBuf>, write: &mut BTreeSet<PathBuf>) {
     let local = |text: &str| -> Option<PathBuf> {
-        let addressed = ["target:", "docker-image:", "oci-layout:"]
-            .iter()
-            .any(|start| text.starts_with(start));
         let path = text.strip_prefix("cwd://").unwrap_or(text);
-        let path = path.strip_prefix("file:").unwrap_or(path);
-        (!addressed && !is_remote(text)).then(|| PathBuf::from(path))
+        match NamedContext::parse(path) {
+            Ok(NamedContext::Dir(path) | NamedContext::File(path)) => Some(path),
+            Ok(NamedContext::OciLayout(layout)) => Some(layout.dir),
+            // What is no context is an error elsewhere; the rest is not on this machine.
+            _ => None,
+        }
     };
     if let Some(context) = target.context.as_deref().and_then(local) {
         if let Some(dockerfile) = target
@@ -234,9 +235,9 @@ mod tests {
         std::os::unix::fs::symlink("../out", cwd.join("link")).expect("writable");
         let plan = plan(
             r#"{"target": {
-                "inside": {"context": "sub", "contexts": {"a": "sub/../sub", "b": "docker-image://x", "c": "https://h/x.git"},
+                "inside": {"context": "sub", "contexts": {"a": "sub/../sub", "b": "docker-image://x", "c": "https://h/x.git", "d": "target:outside"},
                            "output": ["type=local,dest=new/dir", "type=image"], "secret": ["id=a,src=sub/s", "id=b,env=X"]},
-                "outside": {"context": "..", "dockerfile": "cwd://Dockerfile", "contexts": {"l": "link/x"}, "ssh": ["default"],
+                "outside": {"context": "..", "dockerfile": "cwd://Dockerfile", "contexts": {"l": "link/x", "o": "oci-layout://../lay:1"}, "ssh": ["default"],
                             "output": [{"type": "tar", "dest": "../out/x.tar"}, {"type": "tar", "dest": "-"}],
                             "cache-to": ["type=local,dest=../cache"], "network": "host",
                             "entitlements": ["security.insecure", "device=v/c=d"]}
@@ -252,6 +253,7 @@ mod tests {
             [
                 "device=v/c=d".to_owned(),
                 format!("fs.read={shown}"),
+                format!("fs.read={shown}/lay"),
                 format!("fs.read={shown}/out/x"),
                 format!("fs.write={shown}/cache"),
                 format!("fs.write={shown}/out/x.tar"),

@@ -34,3 +34,6 @@ pub(crate) const ARCHIVE_BUFFER: usize = 256 * 1024;
 
 /// Warnings of the daemon that the metadata file holds at most; a Dockerfile's rules find a few dozen.
 pub(crate) const METADATA_WARNINGS: usize = 1000;
+
+/// Bytes of the index of a layout that are read: that of one build has an entry for each name of the image.
+pub(crate) const LAYOUT_INDEX_BYTES: u64 = 4 * 1024 * 1024;

@@ -38,11 +38,17 @@ const KEYS: [(&str, &str); 21] = [
     ("PATH", "context"),
 ];
 
-/// The request of a target.
+/// The request of a target, without the contexts that are results of other targets. Where its own result is one of these,
+/// it goes into the directory `layout` besides.
 ///
 /// # Errors
 /// A value that has no meaning, named by target and key.
-pub(super) fn request(name: &str, target: &Target, files: &FileArgs) -> Result<BuildRequest, BuildError> {
+pub(super) fn request(
+    name: &str,
+    target: &Target,
+    layout: Option<&Path>,
+    files: &FileArgs,
+) -> Result<BuildRequest, BuildError> {
     let bad = |key: &str, why: &str| InputError::new(format!("target {name}: {key}"), why, "");
     if target.context.as_deref() == Some("-") {
         return Err(bad("context", "it cannot come from standard input").into());
@@ -50,14 +56,7 @@ pub(super) fn request(name: &str, target: &Target, files: &FileArgs) -> Result<B
     if target.dockerfile.as_deref() == Some("-") {
         return Err(bad("dockerfile", "it cannot come from standard input").into());
     }
-    if let Some((key, value)) = target.contexts.iter().find(|(_, v)| v.starts_with("target:")) {
-        let why = format!("`{value}`: the result of another target cannot be used yet");
-        let mut error = bad(&format!("contexts.{key}"), &why);
-        error.allowed =
-            "a directory, an address, or docker-image:// with what that target has pushed".to_owned();
-        return Err(error.into());
-    }
-    let line = arguments(target)?;
+    let line = arguments(target, layout)?;
     let mut args = match Cli::try_parse_from(line) {
         Ok(Cli {
             command: Command::Build(args),
@@ -95,7 +94,7 @@ pub(super) fn of_target(name: &str, mut error: InputError) -> InputError {
 }
 
 /// What would be written behind `bk`.
-fn arguments(target: &Target) -> Result<Vec<OsString>, BuildError> {
+fn arguments(target: &Target, layout: Option<&Path>) -> Result<Vec<OsString>, BuildError> {
     let mut line: Vec<OsString> = vec!["bk".into(), "build".into()];
     let mut add = |flag: &str, value: &str| line.push(format!("--{flag}={value}").into());
     let context = target.context.as_deref().unwrap_or(".");
@@ -112,6 +111,9 @@ fn arguments(target: &Target) -> Result<Vec<OsString>, BuildError> {
         ("build-context", &target.contexts),
     ] {
         for (key, value) in map {
+            if flag == "build-context" && value.starts_with(RESULT) {
+                continue;
+            }
             let value = match flag {
                 "build-context" => value.strip_prefix("cwd://").unwrap_or(value),
                 _ => value,
@@ -150,7 +152,21 @@ fn arguments(target: &Target) -> Result<Vec<OsString>, BuildError> {
         .cache_to
         .iter()
         .for_each(|e| add("cache-to", &e.to_string()));
-    target.output.iter().for_each(|e| add("output", &e.to_string()));
+    let outputs = target.output.iter().map(ToString::to_string);
+    match layout {
+        None => outputs.for_each(|e| add("output", &e)),
+        Some(dir) => {
+            // What would come out by itself does not beside another output.
+            let dir = csv_value(dir)?;
+            let kept = match &target.output[..] {
+                [] => vec!["type=image".to_owned()],
+                [only] if only.kind == "cacheonly" => Vec::new(),
+                _ => outputs.collect(),
+            };
+            kept.iter().for_each(|e| add("output", e));
+            add("output", &format!("type=oci,tar=false,{dir}"));
+        }
+    }
     target.secret.iter().for_each(|e| add("secret", &e.to_string()));
     target.ssh.iter().for_each(|e| add("ssh", &e.to_string()));
     add(
@@ -171,6 +187,26 @@ fn arguments(target: &Target) -> Result<Vec<OsString>, BuildError> {
     );
     line.extend(["--".into(), context.into()]);
     Ok(line)
+}
+
+/// `dest=DIR` as a field of an output.
+fn csv_value(dir: &Path) -> Result<String, BuildError> {
+    let text = dir.to_str().ok_or_else(|| {
+        let why = format!("`{}` is not UTF-8", dir.display());
+        InputError::new("TMPDIR", why, "")
+    })?;
+    Ok(format!("\"dest={}\"", text.replace('"', "\"\"")))
+}
+
+/// How a context begins that is the result of another target.
+const RESULT: &str = "target:";
+
+/// The contexts of a target that are results of others: their names, and the names of those targets.
+pub(super) fn uses(target: &Target) -> Vec<(String, String)> {
+    let contexts = target.contexts.iter();
+    contexts
+        .filter_map(|(key, value)| Some((key.clone(), value.strip_prefix(RESULT)?.to_owned())))
+        .collect()
 }
 
 /// A Dockerfile is meant relative to its context; `bk build` takes it relative to the current directory. The usual one is
@@ -219,7 +255,7 @@ mod tests {
             "network": "host", "target": "stage", "shm-size": "64m", "attest": [{"type": "sbom", "generator": "h/i"}],
             "cache-from": ["u/v"], "cache-to": ["type=inline"], "output": [{"type": "image", "name": "a,b"}],
             "secret": ["id=a,src=f"], "ssh": ["k=a,b"], "no-cache": true, "pull": false}"#;
-        let line = arguments(&target(text)).expect("arguments");
+        let line = arguments(&target(text), None).expect("arguments");
         let line: Vec<_> = line.iter().map(|a| a.to_str().expect("UTF-8")).collect();
         assert_eq!(
             line,
@@ -256,6 +292,25 @@ mod tests {
             ]
         );
         assert!(Cli::try_parse_from(line).is_ok());
+    }
+
+    #[test]
+    fn a_result_that_others_use_goes_into_a_layout_besides() {
+        let outputs = |text: &str| {
+            let line = arguments(&target(text), Some(Path::new("/tmp/a,\"b"))).expect("arguments");
+            let line = line.iter().map(|a| a.to_str().expect("UTF-8"));
+            let outputs: Vec<_> = line
+                .filter_map(|a| a.strip_prefix("--output="))
+                .map(str::to_owned)
+                .collect();
+            outputs
+        };
+        let layout = r#"type=oci,tar=false,"dest=/tmp/a,""b""#;
+        assert_eq!(outputs("{}"), ["type=image", layout]);
+        assert_eq!(outputs(r#"{"output": ["type=cacheonly"]}"#), [layout]);
+        assert_eq!(outputs(r#"{"output": ["type=docker"]}"#), ["type=docker", layout]);
+        let user = target(r#"{"contexts": {"a": "docker-image://x"}}"#);
+        assert!(uses(&user).is_empty());
     }
 
     #[test]
@@ -308,11 +363,16 @@ mod tests {
                 "target t: context: it cannot come from standard input",
             ),
         ] {
-            let e = request("t", &target(text), &files()).expect_err(text);
+            let e = request("t", &target(text), None, &files()).expect_err(text);
             assert_eq!(e.to_string(), said);
         }
-        let inline =
-            request("t", &target(r#"{"dockerfile-inline": "FROM scratch"}"#), &files()).expect("a request");
+        let inline = request(
+            "t",
+            &target(r#"{"dockerfile-inline": "FROM scratch"}"#),
+            None,
+            &files(),
+        )
+        .expect("a request");
         assert!(matches!(inline.dockerfile, Dockerfile::Inline(_)));
     }
 }

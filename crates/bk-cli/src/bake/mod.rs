@@ -6,6 +6,7 @@ mod display;
 mod flags;
 mod list;
 mod read;
+mod results;
 mod run;
 
 use bk_bake::{Allowed, Definition, Plan, Target, Variables};
@@ -32,7 +33,9 @@ struct Work {
     mode: Mode,
     plan: Plan,
     /// In the order of their names, which is that of the plan.
-    builds: Vec<(String, BuildRequest)>,
+    builds: Vec<results::Build>,
+    /// Where results are that others use.
+    results: Option<results::Results>,
     metadata: Metadata,
     calls: Vec<(String, BuildRequest, Question)>,
     proxies: BuildProxies,
@@ -98,19 +101,36 @@ fn prepare(args: &BakeArgs) -> Result<Todo, BuildError> {
         Some(_) => Metadata::from_environment(&Process)?,
         None => Metadata::default(),
     };
+    let results = results::Results::new(&plan)?;
     let (mut builds, mut calls, mut streams) = (Vec::new(), Vec::new(), Vec::new());
     for (name, target) in &plan.targets {
-        let mut request = flags::request(name, target, &args.context)?;
+        let uses = flags::uses(target);
+        let layout = results.as_ref().and_then(|r| r.layout(name));
         match question(asked.as_ref(), name, target)? {
-            Some(question) => calls.push((name.clone(), request, question)),
+            Some(question) => {
+                if let Some((key, used)) = uses.first() {
+                    let what = format!("target {name}: contexts.{key}");
+                    let why = format!(
+                        "`target:{used}`: a target that uses the result of another one can only be built"
+                    );
+                    return Err(InputError::new(what, why, "").into());
+                }
+                let request = flags::request(name, target, None, &args.context)?;
+                calls.push((name.clone(), request, question));
+            }
             None => {
+                let mut request = flags::request(name, target, layout.as_deref(), &args.context)?;
                 if args.metadata_file.is_some() {
                     request.inspect = metadata.inspect();
                 }
                 if outputs::use_stdout(&request.outputs) {
                     streams.push(name.as_str());
                 }
-                builds.push((name.clone(), request));
+                builds.push(results::Build {
+                    name: name.clone(),
+                    request,
+                    uses,
+                });
             }
         }
     }
@@ -128,6 +148,7 @@ fn prepare(args: &BakeArgs) -> Result<Todo, BuildError> {
     Ok(Todo::Work(Box::new(Work {
         mode,
         builds,
+        results,
         calls,
         proxies,
         metadata,

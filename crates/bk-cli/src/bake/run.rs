@@ -1,17 +1,18 @@
 //! Builds of a set, then questions one after the other, under one display; and what is said about their ends.
 
-use std::io;
+use std::{collections::BTreeMap, io};
 
-use bk_bake::Plan;
+use bk_bake::{Plan, Target};
 use bk_client::{
     BuildError, BuildOutcome, BuildSet, CallAnswer, Client, ImageBuilder as _, LocalFailure, SetEnd,
-    SetResult,
 };
 use serde_json::{Map, Value, json};
 
 use super::{
     Work,
     display::{Stage, display},
+    flags,
+    results::{Build, Ended, Results, ready},
 };
 use crate::{
     args::{BakeArgs, Global},
@@ -28,7 +29,7 @@ use crate::{
 pub(super) struct Done {
     plan: Plan,
     metadata: Metadata,
-    built: Vec<SetResult>,
+    built: Vec<Ended>,
     /// In the order of names.
     answers: Vec<Asked>,
 }
@@ -54,7 +55,7 @@ pub(super) async fn run(global: &Global, args: &BakeArgs, mut work: Work) -> Res
         () = interrupt.asked() => return Err(BuildError::Cancelled),
     };
     let address = client.info().address;
-    let requests = work.builds.iter_mut().map(|(_, request)| request);
+    let requests = work.builds.iter_mut().map(|build| &mut build.request);
     for request in requests.chain(work.calls.iter_mut().map(|(_, request, _)| request)) {
         work.proxies.apply(&address, request);
     }
@@ -67,15 +68,8 @@ pub(super) async fn run(global: &Global, args: &BakeArgs, mut work: Work) -> Res
 }
 
 async fn all(client: &Client, args: &BakeArgs, work: Work, stage: Stage) -> Result<Done, BuildError> {
-    let mut set = BuildSet::new().keep_going(args.keep_going);
-    if let Some(jobs) = args.jobs {
-        set = set.limit(jobs);
-    }
-    for (name, request) in work.builds {
-        set = set.target(name, request);
-    }
-    let built = Box::pin(set.run(client, |name| stage.sink(name))).await?;
-    let mut failed = built.iter().any(|result| !result.end.is_built());
+    let built = Box::pin(builds(client, args, work.builds, work.results, &stage)).await?;
+    let mut failed = built.iter().any(|ended| !ended.end.is_built());
     let mut answers = Vec::new();
     for (name, request, question) in work.calls {
         if failed && !args.keep_going {
@@ -104,6 +98,50 @@ async fn all(client: &Client, args: &BakeArgs, work: Work, stage: Stage) -> Resu
     })
 }
 
+/// Builds in turns: a target that uses results of others begins when all of these are there.
+async fn builds(
+    client: &Client,
+    args: &BakeArgs,
+    mut waiting: Vec<Build>,
+    results: Option<Results>,
+    stage: &Stage,
+) -> Result<Vec<Ended>, BuildError> {
+    let mut ended: Vec<Ended> = Vec::new();
+    let mut built = BTreeMap::new();
+    let mut failed = false;
+    while args.keep_going || !failed {
+        let (now, later) = ready(waiting, &built);
+        waiting = later;
+        if now.is_empty() {
+            break;
+        }
+        let mut set = BuildSet::new().keep_going(args.keep_going);
+        if let Some(jobs) = args.jobs {
+            set = set.limit(jobs);
+        }
+        for mut build in now {
+            if let Some(results) = &results {
+                results.put_into(&mut build)?;
+            }
+            set = set.target(build.name, build.request);
+        }
+        for result in Box::pin(set.run(client, |name| stage.sink(name))).await? {
+            failed |= !result.end.is_built();
+            built.insert(result.name.clone(), result.end.is_built());
+            ended.push(Ended {
+                name: result.name,
+                end: result.end,
+            });
+        }
+    }
+    ended.extend(waiting.into_iter().map(|build| Ended {
+        name: build.name,
+        end: SetEnd::NotBegun,
+    }));
+    ended.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(ended)
+}
+
 /// Writes and prints what came of it; returns the exit code, which is that of the first failure.
 ///
 /// # Errors
@@ -123,6 +161,7 @@ pub(super) fn tell(args: &BakeArgs, done: Done, with_log: bool) -> Result<u8, Bu
             SetEnd::Built(outcome) => built.push((&result.name, outcome)),
             SetEnd::Failed(error) => {
                 say(several.then_some(&result.name), error, with_log);
+                say_users(&result.name, &done.plan);
                 worse(exit::of(error));
             }
             SetEnd::Stopped => stopped.push(result.name.as_str()),
@@ -167,6 +206,19 @@ fn say(name: Option<&String>, error: &BuildError, with_log: bool) {
         None => report::render(error, with_log),
     };
     report::to_stderr(&text);
+}
+
+/// Why a target comes out in a way that its file does not say, which some daemons cannot do.
+fn say_users(name: &str, plan: &Plan) {
+    let uses = |target: &Target| flags::uses(target).iter().any(|(_, used)| used == name);
+    let users = plan.targets.iter().filter(|(_, target)| uses(target));
+    let users: Vec<_> = users.map(|(user, _)| user.as_str()).collect();
+    if !users.is_empty() {
+        report::to_stderr(&format!(
+            "target {name} comes out as an OCI layout too, because other targets use its result: {}\n",
+            users.join(", ")
+        ));
+    }
 }
 
 /// Prints the answers: each below the name of its target, or all in one JSON object.

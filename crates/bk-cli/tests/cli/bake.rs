@@ -219,8 +219,9 @@ fn what_cannot_be_built_is_named_before_any_daemon_is_asked() {
                 "docker-bake.json",
                 r#"{"target": {"default": {"contexts": {"x": "target:b"}}, "b": {}}}"#,
             )],
-            &[],
-            "ERROR: target default: contexts.x: `target:b`: the result of another target cannot be used yet\n",
+            &["--check"],
+            "ERROR: target default: contexts.x: `target:b`: a target that uses the result of another one can \
+             only be built\n",
         ),
         (
             &[(
@@ -408,10 +409,10 @@ secrets: { s2: { environment: PATH } }
 
 /// Lists whose order the other program leaves to chance.
 fn sorted(mut value: Value) -> Value {
-    let groups = value["group"].as_object_mut().into_iter().flatten();
-    for (_, group) in groups {
-        if let Some(members) = group["targets"].as_array_mut() {
-            members.sort_by_key(Value::to_string);
+    for (kind, list) in [("group", "targets"), ("target", "output")] {
+        let blocks = value[kind].as_object_mut().into_iter().flatten();
+        for items in blocks.filter_map(|(_, block)| block.get_mut(list)?.as_array_mut()) {
+            items.sort_by_key(Value::to_string);
         }
     }
     value

@@ -12,7 +12,10 @@ use super::{
 const TEST: &str = "bake::two_targets_share_a_context";
 
 fn bake(target: &Target) -> Command {
-    let mut command = bk(&["--docker-route", target.route.name()]);
+    let mut command = match target.route {
+        Route::Direct => bk(&["--backend", "buildkitd"]),
+        route => bk(&["--docker-route", route.name()]),
+    };
     command.args(["--addr", &target.address, "bake"]);
     command
 }
@@ -140,4 +143,62 @@ fn questions_are_answered_as_by_buildx() {
         }
     }
     target.passed(ASKED);
+}
+
+const USED: &str = "bake::a_target_uses_the_result_of_another";
+
+#[test]
+fn a_target_uses_the_result_of_another() {
+    let file = r#"{"target": {
+        "base": {"dockerfile-inline": "FROM scratch\nCOPY busybox /bin/sh\nCOPY busybox /bin/\nENV WHO=base\nRUN echo $WHO > /said\n"},
+        "middle": {"contexts": {"from": "target:base"}, "output": ["type=local,dest=middle"],
+                   "dockerfile-inline": "FROM from\nRUN echo \"$WHO again\" >> /said\n"},
+        "default": {"contexts": {"one": "target:base", "two": "target:middle"}, "output": ["type=local,dest=out"],
+                    "dockerfile-inline": "FROM scratch\nCOPY --from=one /said /one\nCOPY --from=two /said /two\n"}
+    }}"#;
+    for (daemon, route) in [
+        (Daemon::Docker28_5Containerd, Route::Grpc),
+        (Daemon::BuildkitUnix, Route::Direct),
+        (Daemon::Docker28_5, Route::Grpc),
+        (Daemon::Docker20_10, Route::Grpc),
+    ] {
+        let Some(target) = Target::find(daemon, route, USED) else {
+            continue;
+        };
+        let temporary = tempfile::tempdir().expect("a temporary directory");
+        let dir = dir(&[("docker-bake.json", file)]);
+        fs::copy(&target.busybox, dir.path().join("busybox")).expect("a busybox");
+        let ran = run(bake(&target)
+            .args(["default", "middle"])
+            .env("TMPDIR", temporary.path())
+            .current_dir(dir.path()));
+        let left = fs::read_dir(temporary.path()).expect("the directory").count();
+        assert_eq!(left, 0, "{}: results are left behind", target.name());
+        let read = |path: &str| fs::read_to_string(dir.path().join(path)).unwrap_or_default();
+        match daemon {
+            Daemon::Docker28_5Containerd | Daemon::BuildkitUnix => {
+                assert_eq!(
+                    (ran.code, &*ran.out),
+                    (Some(0), ""),
+                    "{}: {}",
+                    target.name(),
+                    ran.err
+                );
+                let twice = "base\nbase again\n";
+                assert_eq!(
+                    (&*read("out/one"), &*read("out/two"), &*read("middle/said")),
+                    ("base\n", twice, twice)
+                );
+            }
+            _ => {
+                assert_eq!(ran.code, Some(1), "{}", target.name());
+                assert!(ran.err.contains("ERROR: target base: "), "{}", ran.err);
+                let why = "target base comes out as an OCI layout too, because other targets use its result: default, middle\n";
+                assert!(ran.err.contains(why), "{}", ran.err);
+                let known = ["containerd image store", "BuildKit 0.1"];
+                assert!(known.iter().any(|k| ran.err.contains(k)), "{}", ran.err);
+            }
+        }
+        target.passed(USED);
+    }
 }
