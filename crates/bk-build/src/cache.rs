@@ -36,7 +36,8 @@ impl Cache {
     }
 
     /// A cache in a directory on this machine, in OCI layout. `tag` is an attribute, `latest` by default; one directory can
-    /// hold several. When it is read, `digest` can stand in for the tag. Not on Docker Engine with graph drivers.
+    /// hold several. When it is read, `digest` can stand in for the tag. Docker Engine with graph drivers
+    /// reads it only.
     pub fn local(dir: impl Into<PathBuf>) -> Self {
         let dir: PathBuf = dir.into();
         // One word for both directions; each is sent under the name that it has on the wire.

@@ -2,6 +2,8 @@
 //! anything is sent. The addresses come from the environment; a daemon that is not there is said loudly.
 #![cfg(all(feature = "docker", feature = "buildkitd", unix))]
 
+#[path = "request/caches.rs"]
+mod caches;
 #[path = "request/contexts.rs"]
 mod contexts;
 #[path = "request/images.rs"]

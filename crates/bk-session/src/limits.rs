@@ -181,6 +181,9 @@ pub const INGEST_AGE: Duration = Duration::from_secs(24 * 3600);
 /// Largest index or manifest read, in bytes. Registries take up to 4 MiB.
 pub const MAX_LAYOUT_JSON: u64 = 16 * 1024 * 1024;
 
+/// Blobs that are remembered as missing. One is enough to fail a build.
+pub const MAX_MISSING_BLOBS: usize = 64;
+
 /// Blobs of one manifest that are followed.
 pub const MAX_LAYOUT_BLOBS: usize = 100_000;
 

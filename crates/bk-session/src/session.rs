@@ -137,8 +137,16 @@ pub(crate) struct SessionState {
     local_failure: Mutex<Option<BuildError>>,
     not_utf8: Mutex<Option<PathBuf>>,
     report: Mutex<SessionReport>,
+    /// Blobs that a daemon asked for in vain, and where it did.
+    missing: Mutex<Vec<MissingBlob>>,
     /// What was last found out about the credentials of a registry.
     registries: Mutex<BTreeMap<String, Registry>>,
+}
+
+/// A blob that is not in the layout where a daemon looked for it.
+struct MissingBlob {
+    digest: String,
+    failure: LocalFailure,
 }
 
 /// What a session knows of a registry.
@@ -194,6 +202,21 @@ impl SessionState {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .get_or_insert(failure);
+    }
+
+    /// Keeps that a daemon looked for a blob in vain. It may do without; if not, its error names the digest.
+    pub(crate) fn missing(&self, digest: String, failure: LocalFailure) {
+        let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
+        if missing.len() < limits::MAX_MISSING_BLOBS {
+            missing.push(MissingBlob { digest, failure });
+        }
+    }
+
+    /// The blob whose lack `text` is about.
+    fn lacks(&self, text: &str) -> Option<LocalFailure> {
+        let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = missing.iter().position(|m| text.contains(&m.digest))?;
+        Some(missing.swap_remove(at).failure)
     }
 
     /// Keeps the first name that a strict daemon would refuse.
@@ -330,6 +353,9 @@ impl Failures {
         {
             let source = self.0.blame(&message);
             return BuildError::Auth { message, source };
+        }
+        if let Some(failure) = self.0.lacks(&error.to_string()) {
+            return failure.caused_by(error).into();
         }
         let refused = error.to_string().contains("invalid UTF-8");
         match self

@@ -6,7 +6,10 @@ mod daemon;
 
 use std::{fs, path::Path, sync::Arc};
 
-use bk_build::{BuildRequest, Cache, Context, Dockerfile, EventSink, NamedContext, NoCredentials, Output};
+use bk_build::{
+    BuildError, BuildRequest, Cache, Context, Dockerfile, EventSink, NamedContext, NoCredentials, Output,
+    Refusal,
+};
 use bk_proto::{
     content::{
         AbortRequest, DeleteContentRequest, InfoRequest, ListContentRequest, ListStatusesRequest,
@@ -26,7 +29,7 @@ use daemon::{Daemon, attach, origin};
 type Client = ContentClient<Daemon>;
 
 struct Place {
-    _session: RunningSession,
+    session: RunningSession,
     client: Client,
     contents: Contents,
 }
@@ -39,7 +42,7 @@ async fn place(mut request: BuildRequest) -> Place {
     let (daemon, session) = attach(config).await;
     let client = ContentClient::with_origin(daemon, origin()).max_decoding_message_size(usize::MAX);
     Place {
-        _session: session,
+        session,
         client,
         contents,
     }
@@ -175,7 +178,7 @@ async fn blobs_are_read_in_any_part() {
     let Place {
         mut client,
         contents,
-        _session,
+        session: _session,
     } = place(request().named_context("base", base)).await;
     let id = layout_id(&contents);
     let asked = InfoRequest { digest: name.clone() };
@@ -575,7 +578,94 @@ async fn odd_steps_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_result_that_is_dropped_leaves_nothing() {
+async fn what_the_disk_does_is_said_to_the_user_and_not_to_the_daemon() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let refusal = || BuildError::Refused(Refusal::new(9, "the daemon says something"));
+    // Where the uploads of a layout should be there is a file.
+    let odd = |name: &str| {
+        let path = dir.path().join(name);
+        fs::create_dir(&path).expect("a directory");
+        fs::write(path.join("ingest"), "").expect("writable");
+        path
+    };
+    let (result, kept) = (odd("result"), odd("kept"));
+    let asked = request()
+        .output(Output::oci_layout(&result))
+        .cache_to(Cache::local(&kept));
+    let mut place = place(asked).await;
+    let id = format!("local:{}", kept.display());
+    for (id, vital) in [(&*id, false), ("export", true)] {
+        let mut writing = Writing::open(&mut place.client, id).await.expect("a call");
+        let status = writing.step(stat("r", 0, "")).await.expect_err("no place");
+        assert_eq!(status.code(), Code::FailedPrecondition);
+        assert!(
+            !status.message().contains(&*dir.path().to_string_lossy()),
+            "{status}"
+        );
+        let error = place.session.failures().explain(refusal());
+        match (vital, &error) {
+            (true, BuildError::Local(failure)) => assert_eq!(failure.path, result),
+            (false, BuildError::Refused(_)) => {}
+            _ => panic!("{id}: {error:?}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_blob_that_a_build_lacks_is_named() {
+    let dir = tempfile::tempdir().expect("a directory");
+    layout(dir.path(), b"{}");
+    let base = NamedContext::parse(&format!("oci-layout://{}", dir.path().display())).expect("a context");
+    let mut place = place(request().named_context("base", base)).await;
+    let id = layout_id(&place.contents);
+    let name = digest(b"a layer");
+    assert_eq!(
+        code(read(&mut place.client, &id, &name, 0, 0).await),
+        Code::NotFound
+    );
+    let failures = place.session.failures();
+    let other = BuildError::Refused(Refusal::new(2, "something else"));
+    assert!(matches!(failures.explain(other), BuildError::Refused(_)));
+    let about = BuildError::Refused(Refusal::new(5, format!("there is no blob {name}")));
+    let BuildError::Local(failure) = failures.explain(about) else {
+        panic!("this machine lacks it");
+    };
+    assert_eq!(failure.path, dir.path());
+    assert!(
+        failure.message.contains(&name) && failure.hint.is_some(),
+        "{failure:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_is_dropped_leaves_nothing_of_a_result() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let out = dir.path().join("a/out");
+    let mut place = place(request().output(Output::oci_layout(&out))).await;
+    let mut writing = Writing::open(&mut place.client, "export").await.expect("a call");
+    writing
+        .step(step(WriteAction::Write, "a", 0, b"abc"))
+        .await
+        .expect("an answer");
+    writing.step(commit(3, "")).await.expect("a blob");
+    let mut half = Writing::open(&mut place.client, "export").await.expect("a call");
+    half.step(step(WriteAction::Write, "b", 0, b"half"))
+        .await
+        .expect("an answer");
+    assert!(out.join("ingest").exists());
+    drop(place);
+    let gone = async {
+        while dir.path().join("a").exists() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(10), gone)
+        .await
+        .expect("it goes");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_result_that_is_abandoned_leaves_nothing() {
     let dir = tempfile::tempdir().expect("a directory");
     let out = dir.path().join("out");
     let mut place = place(request().output(Output::oci_layout(&out))).await;
@@ -590,7 +680,7 @@ async fn a_result_that_is_dropped_leaves_nothing() {
         .await
         .expect("an answer");
     assert!(out.join("blobs/sha256").exists());
-    place._session.close(limits::CLOSE_GRACE).await;
+    place.session.close(limits::CLOSE_GRACE).await;
     place.contents.abandon().await;
     drop(place.contents);
     assert!(

@@ -331,6 +331,14 @@ fn wrong_values_name_their_flag() {
             "--cache-to: a cache of type `registry` lacks `ref` | ",
         ),
         (
+            &["--cache-to", "type=local,dest=d,max-size=much", "."],
+            "--cache-to: `much` is not an amount",
+        ),
+        (
+            &["--cache-from", "type=local,src=d,max-size=1g", "."],
+            "--cache-from: `max-size` has no meaning",
+        ),
+        (
             &["--cache-from", "type=inline", "."],
             "--cache-from: an inline cache is read as",
         ),

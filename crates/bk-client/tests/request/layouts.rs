@@ -1,6 +1,5 @@
-//! Layouts on this machine: images made by another tool as contexts, caches that `docker buildx` and this client read of
-//! each other, and results that are no archive. What the engine has kept of a step is forgotten by name, so that only the
-//! cache in the directory can know it.
+//! Layouts on this machine: images made by another tool as contexts, and results that are no archive, held against those of
+//! `docker buildx`.
 
 use std::{
     collections::BTreeMap,
@@ -9,7 +8,7 @@ use std::{
     process::{Command, Output as Ran},
 };
 
-use bk_client::{BuildError, BuildRequest, Cache, Dockerfile, NamedContext, Output};
+use bk_client::{BuildError, BuildRequest, Dockerfile, NamedContext, Output};
 use bk_testkit::{
     events::chain,
     live::{Daemon, Route, Support, umoci_program},
@@ -17,14 +16,13 @@ use bk_testkit::{
 };
 use sha2::{Digest as _, Sha256};
 
-use crate::{Did, Place, context, on};
+use crate::{Place, on};
 
 const CONTEXTS: &str = "OCI layouts as contexts";
-const CACHES: &str = "Caches in local directories";
 const RESULTS: &str = "OCI layout as result (`tar=false`)";
 
 /// The oldest and the newest daemon, and those that have the store for it.
-const PLACES: [(Daemon, Route); 6] = [
+pub(crate) const PLACES: [(Daemon, Route); 6] = [
     (Daemon::Docker20_10, Route::Grpc),
     (Daemon::Docker26_1, Route::Grpc),
     (Daemon::Docker28_5, Route::Grpc),
@@ -34,7 +32,7 @@ const PLACES: [(Daemon, Route); 6] = [
 ];
 
 /// Whether the engine's image store has layouts and caches.
-fn keeps_blobs(place: &Place<'_>) -> bool {
+pub(crate) fn keeps_blobs(place: &Place<'_>) -> bool {
     matches!(
         place.target.daemon,
         Daemon::Docker28_5Containerd | Daemon::BuildkitUnix
@@ -42,7 +40,7 @@ fn keeps_blobs(place: &Place<'_>) -> bool {
 }
 
 /// Docker's own client on the engine behind a place.
-fn docker(place: &Place<'_>, args: &[&str]) -> Option<Ran> {
+pub(crate) fn docker(place: &Place<'_>, args: &[&str]) -> Option<Ran> {
     let (cli, config) = (
         std::env::var_os("BK_LIVE_DOCKER_CLI")?,
         std::env::var_os("BK_LIVE_DOCKER_CLI_CONFIG")?,
@@ -55,16 +53,6 @@ fn docker(place: &Place<'_>, args: &[&str]) -> Option<Ran> {
         .expect("docker runs");
     assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
     Some(ran)
-}
-
-/// Makes the engine forget what it built with `token` in its command, and nothing else.
-fn forget(place: &Place<'_>, token: &str) -> bool {
-    let filter = format!("description~={token}");
-    docker(
-        place,
-        &["buildx", "prune", "--force", "--all", "--filter", &filter],
-    )
-    .is_some()
 }
 
 /// A layout of another tool, with a file in the image `tag`.
@@ -146,150 +134,29 @@ fn a_layout_of_another_tool_is_a_base_image() {
             chain(&error).contains("has no image with the tag `second`; there are first"),
             "{name}"
         );
+        // What the layout lacks is found out by the daemon, and named by us.
+        let torn = dir.path().join("torn");
+        fs::create_dir(&torn).expect("a directory");
+        let torn = foreign_layout(&umoci, &torn, "first", &format!("{text}again\n"));
+        let index = read_json(&torn.join("index.json"));
+        let blob = |named: &serde_json::Value| {
+            let digest = named["digest"].as_str().expect("a digest");
+            torn.join("blobs").join(digest.replace(':', "/"))
+        };
+        let manifest = read_json(&blob(&index["manifests"][0]));
+        let layer = &manifest["layers"][0];
+        fs::remove_file(blob(layer)).expect("a layer");
+        let error = place
+            .failed(request(&format!("oci-layout://{}", torn.display())))
+            .await;
+        let BuildError::Local(failure) = &error else {
+            panic!("{name}: {error:?}")
+        };
+        assert_eq!(failure.path, torn, "{name}");
+        let digest = layer["digest"].as_str().expect("a digest");
+        assert!(failure.message.contains(digest), "{name}: {error}");
         place.target.supports(CONTEXTS);
     });
-}
-
-/// A context whose last step has `token` in its command.
-fn with_step(place: &Place<'_>, token: &str) -> tempfile::TempDir {
-    context(place.target, &format!("RUN : {token} && echo made > /made\n"))
-}
-
-/// Whether the step with `token` came from a cache.
-fn was_cached(did: &Did, token: &str) -> bool {
-    did.cached.iter().any(|name| name.contains(token))
-}
-
-fn token_of(place: &Place<'_>, part: &str) -> String {
-    let tag: String = place.tag.chars().filter(char::is_ascii_alphanumeric).collect();
-    format!("{part}{tag}")
-}
-
-#[test]
-fn a_cache_in_a_directory_knows_what_the_engine_forgot() {
-    on(
-        &PLACES,
-        "request::a_cache_in_a_directory_knows_what_the_engine_forgot",
-        async |place| {
-            let name = place.target.name();
-            let token = token_of(place, "ours");
-            let dir = with_step(place, &token);
-            let caches = tempfile::tempdir().expect("a temporary directory");
-            let cache = caches.path().join("cache");
-            let request = || BuildRequest::new(dir.path()).tag(&place.tag);
-            let to = || Cache::local(&cache).attr("mode", "max");
-            if !keeps_blobs(place) {
-                let text = chain(&place.failed(request().cache_to(to())).await);
-                let expected = match place.target.route {
-                    Route::Build => "--cache-to",
-                    _ => "unknown cache exporter: \"local\"",
-                };
-                assert!(text.contains(expected), "{name}: {text}");
-                assert!(!cache.exists(), "{name}: nothing was written");
-                place.target.refuses(CACHES, &text);
-                return;
-            }
-            let (outcome, did) = place.built(request().cache_to(to())).await;
-            assert!(!was_cached(&did, &token), "{name}: {:?}", did.cached);
-            let manifest = outcome.cache_manifest.expect("a cache");
-            let index = read_json(&cache.join("index.json"));
-            assert_eq!(index["manifests"][0]["digest"], manifest.digest, "{name}");
-            assert_eq!(
-                index["manifests"][0]["annotations"]["org.opencontainers.image.ref.name"],
-                "latest"
-            );
-            verify(&cache);
-            if !forget(place, &token) {
-                return;
-            }
-            // The engine does not know it any more; the directory does.
-            let (_, did) = place.built(request()).await;
-            assert!(!was_cached(&did, &token), "{name}: {:?}", did.cached);
-            assert!(forget(place, &token));
-            let from = || Cache::local(&cache);
-            let (_, did) = place.built(request().cache_from(from())).await;
-            assert!(was_cached(&did, &token), "{name}: {:?}", did.cached);
-            let image = place.engine.tree(&place.tag, "").await.expect("the image");
-            let made = image.entries.get(&b"made"[..]).and_then(|e| e.digest);
-            assert_eq!(made, Some(ContentDigest::of(b"made\n")), "{name}");
-
-            // Read and written at once, kept small; another tag goes, this one stays whole.
-            let other = Cache::local(&cache).attr("tag", "other").attr("mode", "max");
-            let more = with_step(place, &token_of(place, "more"));
-            let other_step = BuildRequest::new(more.path()).tag(&place.tag);
-            place.built(other_step.cache_from(from()).cache_to(other)).await;
-            assert_eq!(tags(&cache), ["latest", "other"], "{name}");
-            let small = to().max_size(1);
-            place.built(request().cache_from(from()).cache_to(small)).await;
-            assert_eq!(tags(&cache), ["latest"], "{name}");
-            verify(&cache);
-
-            // A directory that has nothing is a warning.
-            let none = Cache::local(caches.path().join("none"));
-            place.built(request().cache_from(none)).await;
-            place.target.supports(CACHES);
-        },
-    );
-}
-
-#[test]
-fn caches_are_exchanged_with_buildx() {
-    let places = [(Daemon::Docker28_5Containerd, Route::Grpc)];
-    on(
-        &places,
-        "request::caches_are_exchanged_with_buildx",
-        async |place| {
-            let caches = tempfile::tempdir().expect("a temporary directory");
-            let name = place.target.name();
-            for (part, ours_first) in [("ourstotheirs", true), ("theirstoours", false)] {
-                let token = token_of(place, part);
-                let dir = with_step(place, &token);
-                let cache = caches.path().join(part);
-                let field = |key: &str| format!("type=local,{key}={}", cache.display());
-                let path = dir.path().to_str().expect("UTF-8");
-                let request = || BuildRequest::new(dir.path()).tag(&place.tag);
-                let buildx = |flag: &str, value: &str| {
-                    let args = ["buildx", "build", "--progress=plain", "--provenance=false"];
-                    docker(
-                        place,
-                        &[&args[..], &["-t", &place.tag, flag, value, path]].concat(),
-                    )
-                };
-                let cached = |ran: &Ran| {
-                    let text = String::from_utf8_lossy(&ran.stderr).into_owned();
-                    let step = text.lines().find(|l| l.contains(&token) && l.contains("RUN"));
-                    let number = step
-                        .and_then(|l| l.split(' ').next())
-                        .expect("the step")
-                        .to_owned();
-                    text.contains(&format!("{number} CACHED"))
-                };
-                if ours_first {
-                    place
-                        .built(request().cache_to(Cache::local(&cache).attr("mode", "max")))
-                        .await;
-                    if !forget(place, &token) {
-                        return;
-                    }
-                    let ran = buildx("--cache-from", &field("src")).expect("docker");
-                    assert!(cached(&ran), "{name}: {}", String::from_utf8_lossy(&ran.stderr));
-                } else {
-                    let dest = format!("{},mode=max", field("dest"));
-                    let ran = buildx("--cache-to", &dest).expect("docker");
-                    assert!(!cached(&ran), "{name}");
-                    assert!(forget(place, &token));
-                    let (_, did) = place.built(request().cache_from(Cache::local(&cache))).await;
-                    assert!(was_cached(&did, &token), "{name}: {:?}", did.cached);
-                    // And it can be written on by us.
-                    place
-                        .built(request().cache_to(Cache::local(&cache).attr("tag", "ours")))
-                        .await;
-                    assert_eq!(tags(&cache), ["latest", "ours"], "{name}");
-                }
-                verify(&cache);
-            }
-        },
-    );
 }
 
 #[test]
@@ -380,26 +247,13 @@ fn a_result_can_be_a_layout() {
     });
 }
 
-fn read_json(path: &Path) -> serde_json::Value {
+pub(crate) fn read_json(path: &Path) -> serde_json::Value {
     let text = fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     serde_json::from_slice(&text).expect("JSON")
 }
 
-fn tags(layout: &Path) -> Vec<String> {
-    let index = read_json(&layout.join("index.json"));
-    let list = index["manifests"].as_array().expect("a list");
-    let tag = |v: &serde_json::Value| {
-        v["annotations"]["org.opencontainers.image.ref.name"]
-            .as_str()
-            .map(str::to_owned)
-    };
-    let mut tags: Vec<_> = list.iter().filter_map(tag).collect();
-    tags.sort();
-    tags
-}
-
 /// Checks every blob of a layout, and that what its index names is there, down to the last layer. The sizes of all blobs.
-fn verify(layout: &Path) -> BTreeMap<String, u64> {
+pub(crate) fn verify(layout: &Path) -> BTreeMap<String, u64> {
     let blobs = layout.join("blobs/sha256");
     let mut all = BTreeMap::new();
     for entry in fs::read_dir(&blobs).expect("blobs") {

@@ -78,6 +78,16 @@ impl Store {
         matches!(self.purpose, Purpose::Image | Purpose::Result)
     }
 
+    /// What it means when a daemon needs a blob that is not here.
+    pub(crate) fn lack(&self, digest: &Digest) -> LocalFailure {
+        let text = format!("the layout has no blob {digest}");
+        let hint = match self.purpose {
+            Purpose::Image => "the image has to be copied into the layout with all of its layers",
+            _ => "the cache is damaged: leave it out once, and write it again",
+        };
+        LocalFailure::new(&self.path, text).hint(hint)
+    }
+
     /// Bytes that arrived.
     pub(crate) fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)

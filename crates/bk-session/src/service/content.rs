@@ -178,6 +178,15 @@ impl At {
         status
     }
 
+    /// The same for a blob that is to be read. Whether it can be done without is for the daemon to know.
+    fn unread(&self, digest: &Digest, error: io::Error) -> Status {
+        if error.kind() == io::ErrorKind::NotFound {
+            self.state.missing(digest.to_string(), self.store.lack(digest));
+            return Status::not_found(format!("there is no blob {digest}"));
+        }
+        self.io(&format!("reading {digest}"), error)
+    }
+
     fn fault(&self, what: &str, fault: Fault) -> Status {
         match fault {
             Fault::Exists(digest) => Status::already_exists(format!("{digest} is there")),
@@ -203,7 +212,7 @@ impl Content for ContentService {
         let digest = digest_of(&request.into_inner().digest)?;
         off(move || {
             let found = at.store.read(|layout| Ok(layout.blob(&digest)?.1));
-            let info = found.map_err(|e| at.io(&format!("reading {digest}"), e))?;
+            let info = found.map_err(|e| at.unread(&digest, e))?;
             Ok(Response::new(InfoResponse {
                 info: Some(info_of(&digest, info)),
             }))
@@ -252,7 +261,7 @@ impl Content for ContentService {
         let opening = at.clone();
         let (file, size) = off(move || {
             let found = opening.store.read(|layout| layout.blob(&name));
-            let (file, info) = found.map_err(|e| opening.io(&format!("reading {name}"), e))?;
+            let (file, info) = found.map_err(|e| opening.unread(&name, e))?;
             Ok((Arc::new(file), info.size))
         })
         .await?;
@@ -335,8 +344,8 @@ impl Content for ContentService {
         let writing = Writing {
             inbound: request.into_inner(),
             upload: Some(Upload {
-                at,
                 ingest: None,
+                at,
                 total: 0,
                 expected: None,
             }),
@@ -386,8 +395,9 @@ struct Writing {
 
 /// One blob that is written.
 struct Upload {
-    at: At,
+    /// Goes before the store: what is left of it is removed before the store tidies up.
     ingest: Option<Ingest>,
+    at: At,
     total: u64,
     expected: Option<Digest>,
 }
