@@ -108,7 +108,11 @@ impl DockerBackend {
         let pushes = push::take(self, &mut request).await?;
         let credentials = request.credentials.clone();
         let inspect = request.inspect;
-        let options = SolveOptions::new(ImageExporter::Moby, self.credentials.clone());
+        let mut options = SolveOptions::new(ImageExporter::Moby, self.credentials.clone());
+        if request.session_exporter.is_some() {
+            // Nobody takes the pushes out of what is added later.
+            options = options.pushes(push::keeps_manifests(self).await?);
+        }
         let (endpoint, info) = (self.endpoint.clone(), self.info());
         let mut outcome = match self.route {
             DockerRoute::H2c => {

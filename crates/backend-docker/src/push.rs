@@ -77,7 +77,7 @@ fn is_plain(byte: u8) -> bool {
 }
 
 /// Whether the engine's images are in containerd.
-async fn keeps_manifests(backend: &DockerBackend) -> Result<bool, BuildError> {
+pub(crate) async fn keeps_manifests(backend: &DockerBackend) -> Result<bool, BuildError> {
     let path = format!("/v{}/info", backend.daemon.used_api);
     let info = engine::json(&backend.endpoint, &path).await?;
     let status = info.get("DriverStatus").and_then(Value::as_array);

@@ -33,7 +33,8 @@ pub enum BuildError {
         /// The look-up that failed on our side, if that was it.
         source: Option<CredentialError>,
     },
-    /// The daemon is too old for something that the request asks for. Nothing was sent.
+    /// The daemon is too old for something that the request asks for. Nothing was sent, or, by a daemon that does not
+    /// say its version, nothing was put in its place here.
     #[error(transparent)]
     TooOld(#[from] DaemonTooOld),
     /// The daemon refused the build or could not do it.

@@ -19,9 +19,11 @@ pub mod limits;
 mod named;
 mod outcome;
 mod output;
+mod policy_verifier;
 mod request;
 mod secret;
 mod secret_text;
+mod session_exporter;
 mod set;
 mod sink;
 mod snippet;
@@ -63,9 +65,11 @@ pub use outcome::{BuildOutcome, Descriptor, ExportReport, TransferReport};
 pub use output::{
     Compression, ImageLoader, Loaded, Output, OutputKind, ResultInfo, ResultStream, Sink, WriterFactory,
 };
+pub use policy_verifier::{PolicyDecision, PolicyGit, PolicyHttp, PolicyImage, PolicySource, PolicyVerifier};
 pub use request::{BuildRequest, Context, Dockerfile};
 pub use secret::{SecretBytes, SecretError, SecretProvider, SecretSource};
 pub use secret_text::SecretText;
+pub use session_exporter::{BuiltResult, ProgramError, SessionExporter};
 pub use set::{BuildSet, SetEnd, SetResult};
 pub use sink::{EventReceiver, EventSink};
 pub use snippet::{LineRange, SourceSnippet};

@@ -11,7 +11,8 @@ pub struct BuildOutcome {
     /// The reference under which the daemon knows this build.
     pub build_ref: String,
     /// The image id as `docker images` would show it, when an image was made: the config digest on a graph-driver
-    /// engine, the manifest or index digest on a containerd store.
+    /// engine, the manifest or index digest on a containerd store. Of several images in one build the daemon names one: an
+    /// image in its own store goes before archives, and what a program adds goes before both.
     pub image_id: Option<String>,
     /// The manifest or index digest (`containerimage.digest`), when the daemon says it.
     pub digest: Option<String>,

@@ -12,8 +12,8 @@ use bytes::Bytes;
 
 use crate::{
     Annotation, Archive, Attestation, Cache, CredentialProvider, Entitlement, Frontend, InputError, Inspect,
-    NamedContext, Output, OutputKind, SecretProvider, SecretSource, Sink, SourcePolicy, SshForward,
-    StepOptions, cache, named,
+    NamedContext, Output, OutputKind, PolicyVerifier, SecretProvider, SecretSource, SessionExporter, Sink,
+    SourcePolicy, SshForward, StepOptions, cache, named,
 };
 
 /// One build: a context, a Dockerfile and what to do with them. Only the context is mandatory.
@@ -75,6 +75,10 @@ pub struct BuildRequest {
     pub cache_to: Vec<Cache>,
     /// Rules for what the build may fetch. Default: none.
     pub source_policy: Option<SourcePolicy>,
+    /// Who decides about each source while the build runs. Default: nobody.
+    pub policy_verifier: Option<Arc<dyn PolicyVerifier>>,
+    /// Who adds outputs when the result is known. Default: nobody.
+    pub session_exporter: Option<Arc<dyn SessionExporter>>,
     /// What is asked of the daemon when the build has succeeded. Default: nothing.
     pub inspect: Inspect,
     /// What turns the request into steps. Default: the daemon's own reader of Dockerfiles.
@@ -113,6 +117,8 @@ impl BuildRequest {
             cache_from: Vec::new(),
             cache_to: Vec::new(),
             source_policy: None,
+            policy_verifier: None,
+            session_exporter: None,
             inspect: Inspect::new(),
             frontend: Frontend::Dockerfile,
             frontend_attrs: BTreeMap::new(),

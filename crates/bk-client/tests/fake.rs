@@ -12,6 +12,8 @@ mod garbage;
 mod inspect;
 #[path = "fake/lifecycle.rs"]
 mod lifecycle;
+#[path = "fake/program.rs"]
+mod program;
 #[path = "fake/suite.rs"]
 mod suite;
 

@@ -9,6 +9,8 @@
 mod access;
 #[path = "live/call.rs"]
 mod call;
+#[path = "live/exporters.rs"]
+mod exporters;
 #[path = "live/harness.rs"]
 mod harness;
 #[path = "live/inspected.rs"]

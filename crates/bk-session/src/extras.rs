@@ -3,13 +3,17 @@
 
 use bk_build::{BuildError, BuildRequest};
 
-use crate::{agent::AgentSet, service::secrets::SecretSet};
+use crate::{
+    agent::AgentSet,
+    service::{policy::Verifier, secrets::SecretSet},
+};
 
-/// The secrets, SSH agents and keys of a build. Cheap to clone; the default serves nothing.
+/// The secrets, SSH agents and keys of a build, and who decides about its sources. Cheap to clone; the default serves nothing.
 #[derive(Clone, Default)]
 pub struct Extras {
     pub(crate) secrets: SecretSet,
     pub(crate) agents: AgentSet,
+    pub(crate) verifier: Option<Verifier>,
 }
 
 impl Extras {
@@ -28,6 +32,12 @@ impl Extras {
         Ok(Self {
             secrets: SecretSet::of(request)?,
             agents: AgentSet::of(request)?,
+            verifier: request.policy_verifier.clone().map(Verifier::new),
         })
+    }
+
+    /// Whether somebody decides about sources and was never asked.
+    pub fn verifier_was_ignored(&self) -> bool {
+        self.verifier.as_ref().is_some_and(|v| !v.was_asked())
     }
 }

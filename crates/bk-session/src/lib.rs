@@ -35,6 +35,7 @@ pub use context_tar::{ContextTar, explain_tar_error};
 pub use docker_config::DockerConfig;
 pub use exports::Exports;
 pub use extras::Extras;
+pub use service::exporter::{LaterOutput, LaterOutputs, Lower};
 pub use session::{Failures, RunningSession, Session, SessionConfig, SessionHeaders, SessionReport};
 pub use shared_key::{host_name, shared_key};
 pub use sources::{CONTEXT, DOCKERFILE, Source, Sources};

@@ -32,7 +32,8 @@ use crate::{
     service::{
         auth, content,
         dispatch::{Dispatch, Services},
-        file_send, file_sync, health, secrets, ssh, upload,
+        exporter::{self, LaterOutputs},
+        file_send, file_sync, health, policy, secrets, ssh, upload,
     },
     sources::Sources,
 };
@@ -52,6 +53,8 @@ pub struct SessionConfig {
     pub exports: Exports,
     /// The layouts on disk that are read and written. Default: none, and the methods for them are not announced.
     pub contents: Contents,
+    /// Who adds results when the build is done. Default: nobody.
+    pub later: Option<LaterOutputs>,
 }
 
 impl SessionConfig {
@@ -64,6 +67,7 @@ impl SessionConfig {
             extras: Extras::default(),
             exports: Exports::default(),
             contents: Contents::default(),
+            later: None,
         }
     }
 
@@ -78,6 +82,14 @@ impl SessionConfig {
     #[must_use]
     pub fn contents(mut self, contents: Contents) -> Self {
         self.contents = contents;
+        self
+    }
+
+    /// Sets who adds results when the build is done; the default is nobody. The [`exports`](Self::exports) must be
+    /// [open to more](Exports::open_to_more).
+    #[must_use]
+    pub fn later(mut self, later: LaterOutputs) -> Self {
+        self.later = Some(later);
         self
     }
 
@@ -256,6 +268,8 @@ impl Session {
             config.events.clone(),
             state.clone(),
         );
+        exporter::serve(&mut services, config.later, config.exports.clone(), state.clone());
+        policy::serve(&mut services, config.extras.verifier, state.clone());
         file_send::serve(
             &mut services,
             config.exports,

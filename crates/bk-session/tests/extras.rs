@@ -6,6 +6,8 @@ mod daemon;
 #[cfg(feature = "ssh-keys")]
 #[path = "extras/keys.rs"]
 mod keys;
+#[path = "extras/program.rs"]
+mod program;
 
 use std::{
     io::Write,

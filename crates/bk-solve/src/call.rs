@@ -67,6 +67,8 @@ async fn run(
         let why = format!("`{call}`: steps that were made elsewhere have no frontend that could be asked");
         return Err(InputError::new("--call", why, "").into());
     }
+    // Nothing is exported.
+    request.session_exporter = None;
     let info = dialer.info();
     requires::check_call(&request, call, &info).await?;
     requires::check(&request, &info).await?;

@@ -14,6 +14,7 @@ mod inspect;
 pub mod limits;
 mod lower;
 mod outputs;
+mod places;
 mod requires;
 mod solve;
 

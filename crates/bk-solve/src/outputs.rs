@@ -20,12 +20,16 @@ pub struct Lowered {
     pub sink: Sink,
 }
 
-/// The exporters of a request, in the order in which the daemon is told of them.
+/// The exporters of a request, in the order in which the daemon is told of them: images in its own store last.
 ///
 /// Inside Docker Engine an image that is to be loaded is in the engine anyway: it becomes one in the daemon's store, or
 /// nothing when there is one already.
 pub fn exporters(request: &BuildRequest, image: ImageExporter) -> Vec<Lowered> {
-    let outputs = request.effective_outputs();
+    lowered(request.effective_outputs(), &request.tags, image)
+}
+
+/// The exporters of outputs, each with its number; images without names get `tags`.
+pub(crate) fn lowered(outputs: Vec<(usize, Output)>, tags: &[String], image: ImageExporter) -> Vec<Lowered> {
     let has_image = outputs.iter().any(|(_, o)| o.kind == OutputKind::Image);
     let mut all = Vec::new();
     for (output, mut asked) in outputs {
@@ -44,11 +48,13 @@ pub fn exporters(request: &BuildRequest, image: ImageExporter) -> Vec<Lowered> {
             output,
             exporter: Exporter {
                 r#type: kind.to_owned(),
-                attrs: attrs(request, &asked),
+                attrs: attrs(tags, &asked),
             },
             sink: asked.sink,
         });
     }
+    // Of several images the daemon names the last one only, and the one in its own store has the id that people use.
+    all.sort_by_key(|l| matches!(l.sink, Sink::Daemon));
     all
 }
 
@@ -56,10 +62,10 @@ fn is_plain_load(output: &Output) -> bool {
     output.kind == OutputKind::Docker && matches!(output.sink, Sink::Engine(None))
 }
 
-fn attrs(request: &BuildRequest, output: &Output) -> BTreeMap<String, String> {
+fn attrs(tags: &[String], output: &Output) -> BTreeMap<String, String> {
     let mut attrs = output.attrs.clone();
-    if output.kind.is_image() && !request.tags.is_empty() {
-        attrs.insert("name".to_owned(), request.tags.join(","));
+    if output.kind.is_image() && !tags.is_empty() {
+        attrs.insert("name".to_owned(), tags.join(","));
     }
     if let Sink::Dir { options, .. } = &output.sink
         && options.mode == bk_fsync::receive::ReceiveMode::Delete
@@ -151,13 +157,13 @@ mod tests {
     }
 
     #[test]
-    fn outputs_keep_their_places() {
+    fn outputs_keep_their_numbers_and_the_image_of_the_store_is_last() {
         let request = BuildRequest::new(".")
             .tag("a:1")
             .output(Output::cache_only())
+            .output(Output::registry())
             .output(Output::local("out"))
-            .output(Output::oci("f").names(["b"]))
-            .output(Output::registry());
+            .output(Output::oci("f").names(["b"]));
         let lowered = exporters(&request, ImageExporter::Image);
         let said: Vec<_> = lowered
             .iter()
@@ -172,9 +178,9 @@ mod tests {
         assert_eq!(
             said,
             [
-                (1, "local", attrs(&[])),
-                (2, "oci", attrs(&[("name", "a:1")])),
-                (3, "image", attrs(&[("name", "a:1"), ("push", "true")])),
+                (2, "local", attrs(&[])),
+                (3, "oci", attrs(&[("name", "a:1")])),
+                (1, "image", attrs(&[("name", "a:1"), ("push", "true")])),
             ]
         );
         assert!(

@@ -101,8 +101,15 @@ const fn need(
     }
 }
 
+/// Outputs that the program adds: its name, and who has it.
+pub(crate) const SESSION_EXPORTER: (&str, BuildkitVersion, &str) =
+    ("a session exporter", BuildkitVersion(0, 22), "28.2");
+/// Decisions of the program about sources.
+pub(crate) const POLICY_VERIFIER: (&str, BuildkitVersion, &str) =
+    ("a policy verifier", BuildkitVersion(0, 26), "29.0");
+
 /// Every option that came after BuildKit 0.8.
-static NEEDS: [Need; 17] = [
+static NEEDS: [Need; 19] = [
     need("a cache of type gha", Part::Daemon, 9, "23.0", |r| {
         caches(r, "gha")
     }),
@@ -154,6 +161,20 @@ static NEEDS: [Need; 17] = [
     need("a cache of type azblob", Part::Daemon, 11, "24.0", |r| {
         caches(r, "azblob")
     }),
+    need(
+        SESSION_EXPORTER.0,
+        Part::Daemon,
+        SESSION_EXPORTER.1.1,
+        SESSION_EXPORTER.2,
+        |r| r.session_exporter.is_some(),
+    ),
+    need(
+        POLICY_VERIFIER.0,
+        Part::Daemon,
+        POLICY_VERIFIER.1.1,
+        POLICY_VERIFIER.2,
+        |r| r.policy_verifier.is_some(),
+    ),
     need("--allow device", Part::Daemon, 20, "28.0", |r| {
         r.entitlements.iter().any(|e| matches!(e, Entitlement::Device(_)))
     }),

@@ -12,13 +12,13 @@ use std::{
 
 use bk_build::{
     BuildError, BuildEvent, BuildOutcome, BuildRequest, BuilderInfo, ConnectError, CredentialProvider,
-    EventSink, HostAddress, ImageLoader, InputError, Output, Refusal, SessionLost, Sink,
+    EventSink, HostAddress, ImageLoader, InputError, Refusal, SessionLost,
 };
 use bk_proto::{
     control::{ListWorkersRequest, SolveRequest, StatusRequest, control_client::ControlClient},
     id::Id,
 };
-use bk_session::{Contents, Exports, Extras, RunningSession, Session, SessionConfig, Sources, TunnelSender};
+use bk_session::{Contents, Extras, RunningSession, Session, SessionConfig, Sources, TunnelSender};
 use tokio::{
     sync::watch,
     time::{Instant, timeout},
@@ -35,7 +35,7 @@ use crate::{
         CLOSE_GRACE, CONNECT_TIMEOUT, MAX_MESSAGE, SESSION_END_GRACE, STATUS_INACTIVITY, STATUS_NEVER_SEEN,
     },
     lower::{ImageExporter, lower},
-    outputs, requires,
+    outputs, places, requires,
 };
 
 /// What stays the same for all builds on one daemon.
@@ -145,8 +145,12 @@ pub async fn run(
     requires::check(&request, &dialer.info()).await?;
     let mut prepared = prepare(&mut request, options, events).await?;
     let contents = prepared.config.contents.clone();
-    let exports = Exports::new(sinks(&request, options, &dialer.info())?).await?;
+    let exports = places::exports(&request, options, &dialer.info()).await?;
     prepared.config = prepared.config.exports(exports.clone());
+    if let Some(later) = places::later(&request, options) {
+        prepared.config = prepared.config.later(later);
+    }
+    let extras = prepared.config.extras.clone();
     let address = dialer.info().address;
     let Begun {
         channel,
@@ -179,6 +183,11 @@ pub async fn run(
     );
     match result {
         Ok(response) => {
+            let ignored = extras.verifier_was_ignored();
+            if let Err(e) = places::check_asked(&exports, ignored, &dialer.info()) {
+                contents.abandon().await;
+                return Err(e);
+            }
             let answer = response.into_inner().exporter_response.into_iter().collect();
             let mut outcome = outputs::outcome(answer, &request, options.exporter);
             // The daemon may have been done before this machine failed.
@@ -287,43 +296,6 @@ impl Prepared {
             filename,
         })
     }
-}
-
-/// Where the results of a request go, by exporter.
-fn sinks(
-    request: &BuildRequest,
-    options: &SolveOptions,
-    info: &BuilderInfo,
-) -> Result<Vec<(usize, Sink)>, BuildError> {
-    let lowered = outputs::exporters(request, options.exporter);
-    if lowered.len() > 1 {
-        requires::several(info)?;
-    }
-    if !options.pushes && request.outputs.iter().any(Output::is_push) {
-        let why = "the image store of this Docker Engine does not push by itself, and its API is not reached this way";
-        return Err(InputError::new(
-            "--push",
-            why,
-            "the engine's own address, or its containerd image store",
-        )
-        .into());
-    }
-    let sink = |sink| match sink {
-        Sink::Engine(None) => Sink::Engine(options.loader.clone()),
-        sink => sink,
-    };
-    // What goes into a layout arrives blob by blob and is no export of the session.
-    let layouts = |output: usize| {
-        request
-            .outputs
-            .get(output)
-            .is_some_and(|o| o.layout_dir().is_some())
-    };
-    let place = |output, s| if layouts(output) { Sink::Daemon } else { sink(s) };
-    Ok(lowered
-        .into_iter()
-        .map(|l| (l.output, place(l.output, l.sink)))
-        .collect())
 }
 
 /// Opens the control connection, with a deadline.

@@ -90,6 +90,8 @@ fn unspeakable(request: &BuildRequest) -> Option<&'static str> {
         ("--attest", !request.attestations.is_empty()),
         ("--annotation", !request.annotations.is_empty()),
         ("--source-policy-file", request.source_policy.is_some()),
+        ("a session exporter", request.session_exporter.is_some()),
+        ("a policy verifier", request.policy_verifier.is_some()),
         ("--frontend", request.frontend != Frontend::Dockerfile),
         (
             "--cache-from",

@@ -164,6 +164,7 @@ async fn files(daemon: Daemon, route: Route) {
         .map(|e| e.expect("an entry").file_name())
         .collect();
     assert_eq!(left, ["files.tar", "new"].map(Into::into).into(), "{name}");
+    target.supports("Results: a directory, a tar archive");
     target.passed(TEST);
 }
 
@@ -188,6 +189,7 @@ async fn platforms(daemon: Daemon, route: Route) {
         same(&name, &expected(&tree), &got);
     }
     assert!(outcome.exports[0].bytes >= 2 * BIG, "{name}: {outcome:?}");
+    target.supports("Results: a directory for each platform");
     target.passed(TEST);
 }
 
@@ -226,6 +228,7 @@ fn blobs(what: &str, file: &Path) -> BTreeSet<String> {
 /// Archives of images, where the daemon makes them; a typed refusal that leaves nothing elsewhere.
 async fn archives(daemon: Daemon, route: Route) {
     const TEST: &str = "results::archives";
+    const FEATURE: &str = "Results: OCI and Docker archives of an image";
     let Some(target) = Target::find(daemon, route, TEST) else {
         return;
     };
@@ -240,6 +243,7 @@ async fn archives(daemon: Daemon, route: Route) {
         for output in [Output::oci(&*file), Output::docker(&*file)] {
             let error = tried(&at, request(output)).await.expect_err("refused");
             assert!(matches!(error, BuildError::Refused(_)), "{name}: {error:?}");
+            target.refuses(FEATURE, &format!("ERROR: {error}"));
         }
         assert_eq!(fs::read_dir(place.path()).expect("readable").count(), 0, "{name}");
         target.passed(TEST);
@@ -272,6 +276,7 @@ async fn archives(daemon: Daemon, route: Route) {
             "{name}"
         );
     }
+    target.supports(FEATURE);
     target.passed(TEST);
 }
 
@@ -388,6 +393,7 @@ async fn push(daemon: Daemon, route: Route) {
             "{name}: {error:?}"
         );
     }
+    target.supports("`--push`");
     target.passed(TEST);
 }
 
@@ -427,6 +433,7 @@ async fn load() {
     let report = &outcome.exports[0];
     assert!(report.already_there && report.bytes == 0, "{name}: {report:?}");
     there.remove_image(&tag).await.expect("removable");
+    target.supports("`--load` from an endpoint into another engine");
     target.passed(TEST);
 }
 
@@ -519,6 +526,7 @@ async fn meddling(daemon: Daemon, route: Route) {
             other => panic!("{name}: {how}: {other:?}"),
         }
     }
+    target.supports("A destination that is removed or replaced meanwhile: nothing is written elsewhere");
     target.passed(TEST);
 }
 

@@ -7,7 +7,7 @@ mod file;
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -25,6 +25,8 @@ pub(crate) use file::{Piece, open};
 #[derive(Clone, Default)]
 pub struct Exports {
     slots: Arc<[Slot]>,
+    /// Those that are known when the build is done, if there may be any.
+    later: Option<Arc<OnceLock<Vec<Slot>>>>,
     running: TaskTracker,
 }
 
@@ -65,56 +67,54 @@ impl Exports {
     /// [`BuildError::Input`] or [`BuildError::Local`] when a place cannot take its result, which is better known before the
     /// build than after it; an [`Sink::Engine`] without a loader is one of these.
     pub async fn new(sinks: Vec<(usize, Sink)>) -> Result<Self, BuildError> {
-        let paths: Vec<_> = sinks.iter().filter_map(|(_, sink)| place(sink)).collect();
-        tokio::task::spawn_blocking(move || paths.iter().try_for_each(|(path, dir)| check(path, *dir)))
-            .await
-            .map_err(|e| BuildError::Misuse(format!("the runtime was shut down: {e}")))??;
-        let mut slots = Vec::with_capacity(sinks.len());
-        for (output, sink) in sinks {
-            let mut report = ExportReport::new(output);
-            report.path = place(&sink).map(|(path, _)| path);
-            let target = match sink {
-                Sink::Dir { path, options } => Target::Dir {
-                    path,
-                    options,
-                    opened: OnceCell::new(),
-                },
-                Sink::File(path) => Target::File(path),
-                Sink::Writer(make) => Target::Writer(make),
-                Sink::Engine(Some(loader)) => Target::Engine(loader),
-                Sink::Engine(None) => {
-                    let why = "no Docker Engine is known that the image could be loaded into";
-                    return Err(InputError::new(
-                        "--load",
-                        why,
-                        "a builder inside Docker Engine, or DOCKER_HOST",
-                    )
-                    .into());
-                }
-                _ => Target::Nothing,
-            };
-            slots.push(Slot {
-                output,
-                target,
-                state: Mutex::new(State {
-                    report,
-                    ..State::default()
-                }),
-            });
-        }
         Ok(Self {
-            slots: slots.into(),
+            slots: slots(sinks).await?.into(),
+            later: None,
             running: TaskTracker::new(),
         })
     }
 
-    /// Whether the daemon has anything to send.
+    /// Leaves room for exporters that are known when the build is done.
+    #[must_use]
+    pub fn open_to_more(mut self) -> Self {
+        self.later = Some(Arc::default());
+        self
+    }
+
+    /// Takes the results of further exporters, which the daemon counts on from the others.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new); [`BuildError::Protocol`] when that was done before, and [`BuildError::Misuse`] when there is
+    /// no room for more.
+    pub(crate) async fn add(&self, sinks: Vec<(usize, Sink)>) -> Result<(), BuildError> {
+        let Some(later) = &self.later else {
+            return Err(BuildError::Misuse(
+                "these exports are not open to more".to_owned(),
+            ));
+        };
+        let slots = slots(sinks).await?;
+        later
+            .set(slots)
+            .map_err(|_| ProtocolFailure::new("it asked twice which exporters there are").into())
+    }
+
+    /// Whether there was room for more and nobody ever asked.
+    pub fn more_was_ignored(&self) -> bool {
+        self.later.as_ref().is_some_and(|later| later.get().is_none())
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Slot> {
+        let later = self.later.as_ref().and_then(|later| later.get());
+        self.slots.iter().chain(later.into_iter().flatten())
+    }
+
+    /// Whether the daemon has anything to send, or may have.
     pub(crate) fn takes_any(&self) -> bool {
-        self.slots.iter().any(|slot| slot.takes())
+        self.later.is_some() || self.slots.iter().any(Slot::takes)
     }
 
     pub(crate) fn get(&self, id: usize) -> Option<&Slot> {
-        self.slots.get(id).filter(|slot| slot.takes())
+        self.all().nth(id).filter(|slot| slot.takes())
     }
 
     /// Counts as a transfer until it is dropped.
@@ -138,7 +138,7 @@ impl Exports {
     pub async fn commit(&self) -> Result<Vec<ExportReport>, BuildError> {
         let mut reports = Vec::new();
         let mut staged = Vec::new();
-        for slot in self.slots.iter().filter(|slot| slot.takes()) {
+        for slot in self.all().filter(|slot| slot.takes()) {
             let mut state = slot.lock();
             if !state.arrived || state.failed {
                 let text = format!(
@@ -153,8 +153,48 @@ impl Exports {
         tokio::task::spawn_blocking(move || staged.into_iter().try_for_each(Staged::publish))
             .await
             .map_err(|e| BuildError::Misuse(format!("the runtime was shut down: {e}")))??;
+        reports.sort_by_key(|report| report.output);
         Ok(reports)
     }
+}
+
+/// Room for results, by exporter.
+async fn slots(sinks: Vec<(usize, Sink)>) -> Result<Vec<Slot>, BuildError> {
+    let paths: Vec<_> = sinks.iter().filter_map(|(_, sink)| place(sink)).collect();
+    tokio::task::spawn_blocking(move || paths.iter().try_for_each(|(path, dir)| check(path, *dir)))
+        .await
+        .map_err(|e| BuildError::Misuse(format!("the runtime was shut down: {e}")))??;
+    let mut slots = Vec::with_capacity(sinks.len());
+    for (output, sink) in sinks {
+        let mut report = ExportReport::new(output);
+        report.path = place(&sink).map(|(path, _)| path);
+        let target = match sink {
+            Sink::Dir { path, options } => Target::Dir {
+                path,
+                options,
+                opened: OnceCell::new(),
+            },
+            Sink::File(path) => Target::File(path),
+            Sink::Writer(make) => Target::Writer(make),
+            Sink::Engine(Some(loader)) => Target::Engine(loader),
+            Sink::Engine(None) => {
+                let why = "no Docker Engine is known that the image could be loaded into";
+                return Err(
+                    InputError::new("--load", why, "a builder inside Docker Engine, or DOCKER_HOST").into(),
+                );
+            }
+            _ => Target::Nothing,
+        };
+        slots.push(Slot {
+            output,
+            target,
+            state: Mutex::new(State {
+                report,
+                ..State::default()
+            }),
+        });
+    }
+    Ok(slots)
 }
 
 impl Slot {

@@ -50,6 +50,10 @@ pub fn lower(
         exporters,
         ..SolveRequest::default()
     };
+    solve.enable_session_exporter = request.session_exporter.is_some();
+    if request.policy_verifier.is_some() {
+        session_id.clone_into(&mut solve.source_policy_session);
+    }
     options::apply(request, &mut solve);
     // What the caller said in the daemon's own words wins.
     solve.frontend_attrs.extend(request.frontend_attrs.clone());
