@@ -73,6 +73,10 @@ pub(crate) fn add(to: &mut Definition, files: Vec<Parsed>, variables: &Variables
             }
         }
     }
+    if groups.len() > limits::TARGETS {
+        let why = format!("there are more than {} groups", limits::TARGETS);
+        return Err(InputError::new("group", why, ""));
+    }
     // An attribute wins over a block of its name.
     for (key, place, node) in attributes {
         scope.attribute(&key, place, node);

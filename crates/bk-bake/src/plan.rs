@@ -6,8 +6,8 @@ use bk_build::InputError;
 use serde::Serialize;
 
 use crate::{
-    Definition, Group, OutputEntry, Target, Variables, definition::target_name, glob, overrides::Overrides,
-    paths,
+    Definition, Group, OutputEntry, Target, Variables, definition::target_name, glob, limits,
+    overrides::Overrides, paths,
 };
 
 /// What is named on the command line, for errors.
@@ -164,6 +164,10 @@ impl Definition {
             let why = format!("it inherits from itself: {} → {name}", path.join(" → "));
             return Err(InputError::new(format!("target {name}: inherits"), why, ""));
         }
+        if path.len() >= limits::DEPTH {
+            let why = format!("more than {} targets inherit one from the other", limits::DEPTH);
+            return Err(InputError::new(format!("target {name}: inherits"), why, ""));
+        }
         path.push(name.to_owned());
         let mut target = Target::default();
         for parent in &own.inherits {
@@ -199,6 +203,13 @@ impl Definition {
             let place = format!("target {name}: contexts.{key}");
             if path.contains(&used) {
                 let why = format!("it uses its own result: {} → {used}", path.join(" → "));
+                return Err(InputError::new(place, why, ""));
+            }
+            if path.len() > limits::DEPTH {
+                let why = format!(
+                    "more than {} targets use one the result of the other",
+                    limits::DEPTH
+                );
                 return Err(InputError::new(place, why, ""));
             }
             if !targets.contains_key(&used) {

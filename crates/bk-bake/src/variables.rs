@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::{
     csv,
     decode::{Fields, boolean},
+    limits,
     node::{Node, number},
     template,
 };
@@ -234,6 +235,9 @@ impl<'a> Scope<'a> {
         if self.asked.borrow().iter().any(|n| n == name) {
             return Err(format!("the variable `{name}` refers to itself"));
         }
+        if self.asked.borrow().len() >= limits::DEPTH {
+            return Err("variables refer to each other too deeply".to_owned());
+        }
         self.asked.borrow_mut().push(name.to_owned());
         let node = self.evaluate(name, block);
         self.asked.borrow_mut().pop();
@@ -307,7 +311,8 @@ impl<'a> Scope<'a> {
                 return Err(format!("the variable `{name}` {why}"));
             }
             Some(Type::List(inner)) => {
-                let fields = csv::fields(name, text).map_err(|e| e.message)?;
+                // The error of it would show the value.
+                let fields = csv::fields(name, text).map_err(|_| bad("a list of comma-separated values"))?;
                 let items = fields.into_iter().map(|field| inner.coerce(Node::Text(field)));
                 items.collect::<Option<_>>().map(Node::List)
             }

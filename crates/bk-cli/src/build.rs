@@ -132,24 +132,28 @@ fn keep(args: &BuildArgs, outcome: BuildOutcome, metadata: &Metadata) -> Result<
     }
     if let Some(file) = &args.results.metadata_file {
         files::write_metadata(file, &outcome, metadata)?;
-        // By default it is there where the daemon has it, as with `docker buildx`.
-        for missing in outcome
-            .inspected
-            .missing
-            .iter()
-            .filter(|_| metadata.provenance_named)
-        {
-            let why = bk_progress::neutralise_line(&missing.why);
-            report::to_stderr(&format!(
-                "warning: no {} in the metadata file: {why}\n",
-                missing.what
-            ));
-        }
+        warn_of_missing("", &outcome, metadata);
     }
     if let Some(file) = &args.results.transfer_report {
         files::write_transfers(file, &outcome)?;
     }
     Ok(outcome)
+}
+
+/// Says what the metadata file lacks. By default it is there where the daemon has it, as with `docker buildx`.
+pub(crate) fn warn_of_missing(whose: &str, outcome: &BuildOutcome, metadata: &Metadata) {
+    for missing in outcome
+        .inspected
+        .missing
+        .iter()
+        .filter(|_| metadata.provenance_named)
+    {
+        let why = bk_progress::neutralise_line(&missing.why);
+        report::to_stderr(&format!(
+            "warning: {whose}no {} in the metadata file: {why}\n",
+            missing.what
+        ));
+    }
 }
 
 async fn connect_and_build<'a>(

@@ -41,6 +41,8 @@ fn bk(arguments: &[&str]) -> Command {
         "DOCKER_HOST",
         "BK_BACKEND",
         "BUILDKIT_PROGRESS",
+        "BUILDX_BAKE_FILE",
+        "BUILDX_BAKE_ENTITLEMENTS_FS",
         "DOCKER_CONFIG",
         "HOME",
     ] {

@@ -105,8 +105,15 @@ impl<'a> Lookup<'a> {
     }
 
     fn expanded(&self, place: &str, value: &str) -> Result<String, InputError> {
-        interpolate::text(value, &|name| self.var(name), &mut Vec::new())
-            .map_err(|why| InputError::new(place, why, ""))
+        // The error of it would show the value.
+        interpolate::text(value, &|name| self.var(name), &mut Vec::new()).map_err(|_| {
+            let why = "a `$` in the value begins no variable that can be read";
+            InputError::new(
+                place,
+                why,
+                "`$$` or single quotes for a dollar sign that stands for itself",
+            )
+        })
     }
 }
 
@@ -163,9 +170,13 @@ mod tests {
             ("A b", ".env: line 1: `=` is missing"),
             ("A='x", ".env: line 1: a quote is not closed"),
             ("A=\"x\" y", ".env: line 1: something follows a closing quote"),
+            (
+                "A=1\nB=s3cret$",
+                ".env: line 2: a `$` in the value begins no variable",
+            ),
         ] {
             let e = read(text).expect_err(text).to_string();
-            assert!(e.contains(why), "{text}: {e}");
+            assert!(e.contains(why) && !e.contains("s3cret"), "{text}: {e}");
         }
     }
 

@@ -418,3 +418,34 @@ fn a_plan_is_a_bake_file_that_means_itself() {
     assert_eq!(first.to_json(), again.to_json());
     assert_eq!(first.targets["t"].args["A"], "${B} %{c");
 }
+
+#[test]
+fn long_chains_are_errors_and_not_crashes() {
+    let chain = |key: &str, link: fn(usize) -> Value| {
+        let all: serde_json::Map<_, _> = (0..5000).map(|i| (format!("t{i}"), link(i + 1))).collect();
+        json!({ key: all, "group": {"default": {"targets": ["t0"]}} }).to_string()
+    };
+    for (text, said) in [
+        (
+            chain("target", |i| json!({"inherits": [format!("t{i}")]})),
+            "inherit one from the other",
+        ),
+        (
+            chain("target", |i| json!({"contexts": {"c": format!("target:t{i}")}})),
+            "use one the result of the other",
+        ),
+        (
+            chain("variable", |i| json!({"default": format!("${{t{i}}}")})),
+            "refer to each other too deeply",
+        ),
+    ] {
+        let e = plan(&[&text], &[], &[]).expect_err(said);
+        assert!(e.contains(said), "{e}");
+    }
+    let groups: serde_json::Map<_, _> = (0..5000)
+        .map(|i| (format!("t{i}"), json!({"targets": [format!("t{}", i + 1)]})))
+        .collect();
+    let text = json!({"group": groups, "target": {"t5000": {}}}).to_string();
+    let plan = plan(&[&text], &["t0"], &[]).expect("a plan");
+    assert_eq!(plan.targets.keys().collect::<Vec<_>>(), ["t5000"]);
+}

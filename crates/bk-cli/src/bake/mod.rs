@@ -83,7 +83,11 @@ fn prepare(args: &BakeArgs) -> Result<Todo, BuildError> {
     if args.jobs == Some(0) {
         return Err(InputError::new("--jobs", "no build could ever begin", "1 or more").into());
     }
-    let allowed = Allowed::parse(&args.allow)?;
+    if let Some(address) = args.targets.iter().find(|t| bk_client::is_remote(t)) {
+        let why = format!("`{address}`: definitions are not fetched");
+        return Err(InputError::new("TARGET", why, "a target or a group of files on this machine").into());
+    }
+    let allowed = read::allowed(&args.allow)?;
     let variables = read::variables()?;
     let definition = Definition::parse(&read::files(&args.files)?, &variables)?;
     for line in definition.warnings() {

@@ -6,14 +6,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use bk_bake::{DEFAULT_FILES, File, HCL_FILES, Variables, limits::FILE_BYTES};
+use bk_bake::{Allowed, DEFAULT_FILES, File, HCL_FILES, Variables, limits::FILE_BYTES};
 use bk_client::{BuildError, InputError, LocalFailure};
 
-/// The files that were named, else those of the usual names that are there.
+/// The files that were named, by the flag or else by `BUILDX_BAKE_FILE`; else those of the usual names that are there.
 ///
 /// # Errors
 /// A file that cannot be read, or none.
 pub(super) fn files(named: &[PathBuf]) -> Result<Vec<File>, BuildError> {
+    let from_variable = match named.is_empty() {
+        true => named_by_variable(),
+        false => Vec::new(),
+    };
+    let named = if named.is_empty() { &from_variable } else { named };
     let mut all = Vec::new();
     for path in named {
         let name = path.to_string_lossy();
@@ -55,6 +60,36 @@ pub(super) fn files(named: &[PathBuf]) -> Result<Vec<File>, BuildError> {
         return Err(InputError::new("--file", why, "a bake file in JSON or a compose file").into());
     }
     Ok(all)
+}
+
+fn named_by_variable() -> Vec<PathBuf> {
+    let var = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
+    let between = var("BUILDX_BAKE_PATH_SEPARATOR").unwrap_or_else(|| ":".to_owned());
+    let names = var("BUILDX_BAKE_FILE").unwrap_or_default();
+    let names = names.split(&between).map(str::trim).filter(|n| !n.is_empty());
+    names.map(PathBuf::from).collect()
+}
+
+/// What is allowed: the values of `--allow`, and every file where `BUILDX_BAKE_ENTITLEMENTS_FS` turns looking at files off.
+///
+/// # Errors
+/// A value that is not known.
+pub(super) fn allowed(texts: &[String]) -> Result<Allowed, InputError> {
+    const NAME: &str = "BUILDX_BAKE_ENTITLEMENTS_FS";
+    let mut allowed = Allowed::parse(texts)?;
+    match std::env::var(NAME).unwrap_or_default().as_str() {
+        "" | "1" | "t" | "T" | "true" | "TRUE" | "True" => {}
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => {
+            allowed.read.push("*".to_owned());
+            allowed.write.push("*".to_owned());
+            allowed.ssh = true;
+        }
+        other => {
+            let why = format!("`{other}` is neither true nor false");
+            return Err(InputError::new(NAME, why, "true or false"));
+        }
+    }
+    Ok(allowed)
 }
 
 /// The variables that files find.

@@ -195,6 +195,9 @@ pub(super) fn tell(args: &BakeArgs, done: Done, with_log: bool) -> Result<u8, Bu
     let whole = args.keep_going || built.len() == done.built.len();
     if let Some(file) = args.metadata_file.as_ref().filter(|_| whole) {
         files::write_metadata_of(file, &built, &done.metadata)?;
+        for (name, outcome) in &built {
+            build::warn_of_missing(&format!("target {name}: "), outcome, &done.metadata);
+        }
     }
     worse(show(&done.plan, &answered)?);
     Ok(code)

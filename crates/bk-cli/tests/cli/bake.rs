@@ -239,6 +239,11 @@ fn what_cannot_be_built_is_named_before_any_daemon_is_asked() {
             &["a", "b"],
             "ERROR: output: only one result can go to standard output, not those of a and b\n",
         ),
+        (
+            &[],
+            &["https://h/r.git"],
+            "ERROR: TARGET: `https://h/r.git`: definitions are not fetched\n",
+        ),
         (&[], &["--call", "x y"], "ERROR: --call: "),
         (
             &[],
@@ -271,6 +276,42 @@ fn an_allowed_directory_may_be_read() {
     let ran = run(&mut bake(&dir.path().join("in"), &["--allow", "fs.read=.."]));
     assert_eq!(ran.code, Some(1), "{}", ran.err);
     assert!(ran.err.starts_with("ERROR: cannot reach a daemon"), "{}", ran.err);
+}
+
+#[test]
+fn variables_of_other_tools_name_files_and_permit_paths() {
+    let dir = dir(&[
+        ("in/x.json", r#"{"target": {"default": {"context": ".."}}}"#),
+        ("in/y.json", r#"{"target": {"default": {"tags": ["y"]}}}"#),
+        ("Dockerfile", ""),
+    ]);
+    let place = dir.path().join("in");
+    let with = |arguments: &[&str], variables: &[(&str, &str)]| {
+        run(bake(&place, arguments).envs(variables.iter().copied()))
+    };
+    let files = ("BUILDX_BAKE_FILE", "x.json:y.json");
+    let ran = with(&["--print"], &[files]);
+    assert!(ran.code == Some(0) && ran.out.contains("\"y\""), "{}", said(&ran));
+    let ran = with(
+        &[],
+        &[
+            ("BUILDX_BAKE_FILE", "x.json;y.json"),
+            ("BUILDX_BAKE_PATH_SEPARATOR", ";"),
+        ],
+    );
+    assert!(
+        ran.err.starts_with("ERROR: bk bake: the targets want more"),
+        "{}",
+        said(&ran)
+    );
+    let ran = with(&[], &[files, ("BUILDX_BAKE_ENTITLEMENTS_FS", "0")]);
+    assert!(
+        ran.err.starts_with("ERROR: cannot reach a daemon"),
+        "{}",
+        said(&ran)
+    );
+    let ran = with(&[], &[files, ("BUILDX_BAKE_ENTITLEMENTS_FS", "maybe")]);
+    assert_eq!(ran.code, Some(2), "{}", said(&ran));
 }
 
 /// Files, and arguments.
