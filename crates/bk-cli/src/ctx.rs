@@ -1,7 +1,11 @@
-//! `bk ctx tar`: the context of a build as an archive.
+//! `bk ctx`: the context of a build, looked at or as an archive.
 //!
-//! The rule: the archive is whole or the exit code says otherwise; a file appears under its name when it is complete, and
+//! The rule of an archive: the archive is whole or the exit code says otherwise; a file appears under its name when it is complete, and
 //! neither it nor what is written for it becomes part of the archive.
+
+mod look;
+mod ls;
+mod why;
 
 use std::{
     fs,
@@ -16,7 +20,7 @@ use std::{
 use bk_client::{BuildError, ContextTar, InputError, LocalFailure};
 
 use crate::{
-    args::CtxTarArgs,
+    args::{CtxCommand, CtxTarArgs},
     exit,
     files::Pending,
     interrupt::Interrupt,
@@ -25,7 +29,15 @@ use crate::{
 };
 
 /// Runs the command and returns its exit code; everything there is to say was said.
-pub(crate) fn main(args: &CtxTarArgs) -> u8 {
+pub(crate) fn main(command: &CtxCommand) -> u8 {
+    match command {
+        CtxCommand::Tar(args) => tar(args),
+        CtxCommand::Ls(args) => ls::main(args),
+        CtxCommand::Why(args) => why::main(args),
+    }
+}
+
+fn tar(args: &CtxTarArgs) -> u8 {
     match run(args) {
         Ok(()) => exit::SUCCESS,
         Err(e) => {

@@ -30,7 +30,7 @@ fn main() -> ExitCode {
         Ok(cli) => match cli.command {
             args::Command::Build(build) => build::main(&cli.global, &build),
             args::Command::Bake(bake) => bake::main(&cli.global, &bake),
-            args::Command::Ctx(args::CtxCommand::Tar(tar)) => ctx::main(&tar),
+            args::Command::Ctx(command) => ctx::main(&command),
         },
         // Help and version arrive here too; they go to standard output and are a success.
         Err(e) if e.use_stderr() => {

@@ -3,6 +3,7 @@
 mod caches;
 #[cfg(test)]
 mod flags;
+mod look;
 mod options;
 
 use std::{
@@ -26,6 +27,7 @@ use crate::{
 
 mod stdin;
 
+pub(crate) use look::look_request;
 pub(crate) use options::long_form;
 
 /// Where arguments without a value, and defaults, come from.

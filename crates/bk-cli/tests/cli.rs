@@ -13,6 +13,9 @@ mod bake_live;
 #[path = "cli/call.rs"]
 mod call;
 #[cfg(unix)]
+#[path = "cli/ctx.rs"]
+mod ctx;
+#[cfg(unix)]
 #[path = "cli/fake.rs"]
 mod fake;
 #[path = "cli/input.rs"]

@@ -40,7 +40,9 @@ pub use bk_fsync::{
     receive::{Change, DevicePolicy, ReceiveMode, ReceiveObserver, ReceiveWarning, ReceivedOwner, Unchanged},
     tree::{self, DirTree, MemoryTree, Tree},
 };
-pub use bk_session::{ContextTar, DockerConfig, Proxies, TokenClient};
+pub use bk_session::{
+    ContextTar, ContextView, Deciding, DockerConfig, Need, Needs, Proxies, TokenClient, Why, WhyNot,
+};
 
 #[cfg(feature = "buildkitd")]
 pub use backend_buildkitd::{BuildkitdBackend, Endpoint as BuildkitdEndpoint};

@@ -27,11 +27,11 @@ use crate::{
 };
 
 /// The names that the frontend looks for when none is given.
-const DEFAULT_NAMES: [&str; 2] = ["Dockerfile", "dockerfile"];
+pub(crate) const DEFAULT_NAMES: [&str; 2] = ["Dockerfile", "dockerfile"];
 /// The ignore file of a context.
-const IGNORE_FILE: &str = ".dockerignore";
+pub(crate) const IGNORE_FILE: &str = ".dockerignore";
 /// What is added to a Dockerfile's name to get the ignore file that is its own.
-const IGNORE_SUFFIX: &str = ".dockerignore";
+pub(crate) const IGNORE_SUFFIX: &str = ".dockerignore";
 /// Under this name a Dockerfile from elsewhere stands in the root of the upload, unless the context has that name. It
 /// is always the same, so that `COPY .` of an unchanged context stays cached.
 const PLACED_NAME: &str = ".dockerfile.bk";
@@ -213,7 +213,7 @@ pub fn explain_tar_error(error: TarError, root: Option<&Path>) -> Option<BuildEr
 }
 
 /// The default Dockerfile that is there.
-fn default_name(beside: &Source) -> Result<&'static str, BuildError> {
+pub(crate) fn default_name(beside: &Source) -> Result<&'static str, BuildError> {
     for name in DEFAULT_NAMES {
         match beside.tree.open(rel(name)) {
             Ok(_) => return Ok(name),
@@ -230,10 +230,10 @@ fn default_name(beside: &Source) -> Result<&'static str, BuildError> {
 }
 
 /// An ignore file: its name, and its patterns with their lines.
-type Ignored = (String, Vec<(Vec<u8>, usize)>);
+pub(crate) type Ignored = (String, Vec<(Vec<u8>, usize)>);
 
 /// Reads an ignore file, if it is there.
-fn ignore_file(source: &Source, name: &str) -> Result<Option<Ignored>, BuildError> {
+pub(crate) fn ignore_file(source: &Source, name: &str) -> Result<Option<Ignored>, BuildError> {
     let root = match source.tree.open_dir(RelPath::ROOT) {
         Ok(root) => root,
         Err(e) => return Err(local(source, ".", "cannot open the directory", e)),
@@ -300,7 +300,12 @@ fn free_name(context: &Source) -> Result<String, BuildError> {
     Ok(name)
 }
 
-fn bad_pattern(context: &Source, file: &str, lines: &[(Vec<u8>, usize)], error: &FilterError) -> BuildError {
+pub(crate) fn bad_pattern(
+    context: &Source,
+    file: &str,
+    lines: &[(Vec<u8>, usize)],
+    error: &FilterError,
+) -> BuildError {
     let FilterError::Exclude(pattern) = error else {
         return InputError::new(file, chain(error), "").into();
     };
@@ -312,15 +317,15 @@ fn bad_pattern(context: &Source, file: &str, lines: &[(Vec<u8>, usize)], error: 
 }
 
 /// A path of our own making: one component, or one that was checked.
-fn rel(name: &str) -> RelPath<'_> {
+pub(crate) fn rel(name: &str) -> RelPath<'_> {
     RelPath::new(name.as_bytes()).unwrap_or(RelPath::ROOT)
 }
 
-fn at(source: &Source, name: &str) -> PathBuf {
+pub(crate) fn at(source: &Source, name: &str) -> PathBuf {
     source.root.as_deref().unwrap_or(Path::new("")).join(name)
 }
 
-fn local(source: &Source, name: &str, what: &str, error: io::Error) -> BuildError {
+pub(crate) fn local(source: &Source, name: &str, what: &str, error: io::Error) -> BuildError {
     let path = if name == "." {
         at(source, "")
     } else {

@@ -13,6 +13,7 @@ mod agent;
 mod archive;
 mod coalesce;
 mod content;
+mod context;
 mod context_tar;
 mod docker_config;
 pub mod exec;
@@ -31,6 +32,7 @@ mod tunnel;
 
 pub use archive::ArchiveStream;
 pub use content::Contents;
+pub use context::{ContextView, Deciding, Need, Needs, Why, WhyNot};
 pub use context_tar::{ContextTar, explain_tar_error};
 pub use docker_config::DockerConfig;
 pub use exports::Exports;

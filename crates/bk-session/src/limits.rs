@@ -195,3 +195,7 @@ pub const INDEX_LOCK_WAIT: Duration = Duration::from_secs(10);
 
 /// How long to wait before the lock of an index is tried again.
 pub const INDEX_LOCK_PAUSE: Duration = Duration::from_millis(20);
+
+/// Largest Dockerfile that is read to find out what it needs, in bytes: far above any that a person or program writes, and
+/// what a daemon would take in one message.
+pub const MAX_DOCKERFILE: u64 = 16 * 1024 * 1024;

@@ -4,11 +4,15 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::FileArgs;
+use super::{ContextMode, FileArgs};
 
 /// `bk ctx`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum CtxCommand {
+    /// List what a build would send, in the order of the wire
+    Ls(Box<CtxLsArgs>),
+    /// Say why paths are sent, or why not
+    Why(Box<CtxWhyArgs>),
     /// Write the context as a tar archive, after its ignore file
     Tar(Box<CtxTarArgs>),
 }
@@ -31,4 +35,68 @@ pub(crate) struct CtxTarArgs {
     /// The context: a directory
     #[arg(value_name = "DIR")]
     pub(crate) context: PathBuf,
+}
+
+/// Which context of which build is looked at.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Build")]
+pub(crate) struct LookArgs {
+    /// The Dockerfile, relative to the current directory; - reads it from standard input. Default: DIR/Dockerfile
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// The stage to build: its name or index. Default: the last one
+    #[arg(long, value_name = "STAGE")]
+    pub(crate) target: Option<String>,
+    /// A build argument; without =VALUE it is taken from the environment, if it is there. Repeatable
+    #[arg(long = "build-arg", value_name = "KEY[=VALUE]")]
+    pub(crate) build_args: Vec<String>,
+    /// The platform to build for. Without it nothing that depends on it is known
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    pub(crate) platform: Option<String>,
+    /// NAME=VALUE: a context by name, as for `bk build`. NAME alone: look at that one instead of DIR. Repeatable
+    #[arg(long = "build-context", value_name = "NAME[=VALUE]")]
+    pub(crate) build_contexts: Vec<String>,
+    /// Permission bits of the context: as they are, or as Git would check them out with umask 022
+    #[arg(long, value_name = "MODE", value_enum, default_value = "keep")]
+    pub(crate) context_mode: ContextMode,
+}
+
+/// `bk ctx ls`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  bk ctx ls                              what `bk build .` would send
+  bk ctx ls --long --target test DIR     kinds, modes and sizes, for the stage test
+  bk ctx ls --depfile image.stamp > image.d   a rule for make")]
+pub(crate) struct CtxLsArgs {
+    /// Kind, permission bits and size before each path, and where links point to
+    #[arg(short, long)]
+    pub(crate) long: bool,
+    /// One JSON object a line
+    #[arg(long, conflicts_with = "long")]
+    pub(crate) json: bool,
+    /// A rule for make: TARGET depends on the files, the Dockerfile and the ignore file
+    #[arg(long, value_name = "TARGET", conflicts_with_all = ["long", "json"])]
+    pub(crate) depfile: Option<String>,
+    #[command(flatten)]
+    pub(crate) look: LookArgs,
+    /// The context: a directory
+    #[arg(value_name = "DIR", default_value = ".")]
+    pub(crate) context: PathBuf,
+}
+
+/// `bk ctx why`.
+#[derive(Debug, Args)]
+#[command(after_help = "Exit codes: 0 all are sent, 1 one is not, 2 the command line is wrong")]
+pub(crate) struct CtxWhyArgs {
+    /// One JSON object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// The context
+    #[arg(short = 'C', long, value_name = "DIR", default_value = ".")]
+    pub(crate) directory: PathBuf,
+    #[command(flatten)]
+    pub(crate) look: LookArgs,
+    /// Paths from the root of the context, or whole paths of files in it
+    #[arg(value_name = "PATH", required = true)]
+    pub(crate) paths: Vec<PathBuf>,
 }
