@@ -78,6 +78,13 @@ impl Cache {
 
     fn check(&self, flag: &str, dir_key: &str) -> Result<(), InputError> {
         let lacks = |key: &str| self.attrs.get(key).is_none_or(String::is_empty);
+        let garbled = |key: &str| self.attrs.get(key).filter(|dir| dir.contains('\u{fffd}'));
+        if self.kind == "local"
+            && let Some(dir) = garbled("dir").or_else(|| garbled(dir_key))
+        {
+            let why = format!("`{dir}` is not UTF-8, as the daemon needs it");
+            return Err(InputError::new(flag, why, "a directory whose name is UTF-8"));
+        }
         let missing = match self.kind.as_str() {
             "" => Some("type"),
             "registry" if lacks("ref") => Some("ref"),
@@ -176,6 +183,10 @@ mod tests {
             (
                 BuildRequest::new(".").cache_from(Cache::local("d").max_size(1)),
                 "`max-size`",
+            ),
+            (
+                BuildRequest::new(".").cache_to(Cache::local("d\u{fffd}")),
+                "is not UTF-8",
             ),
             (
                 BuildRequest::new(".").cache_to(Cache::registry("r").max_size(1)),
