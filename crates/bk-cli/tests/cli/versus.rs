@@ -322,6 +322,22 @@ fn files_for_scripts_are_those_of_buildx() {
             let keys = |m: &BTreeMap<String, Value>| m.keys().cloned().collect::<BTreeSet<_>>();
             // The statement has times in it, so the digests differ.
             assert_eq!(keys(&ours), keys(&theirs), "{name}");
+            // What a cache was written to is text that is JSON, with both.
+            let flat = name.replace(['/', '.'], "-").to_lowercase();
+            let cache = format!(
+                "type=registry,ref={}/versus/cache-{flat}",
+                versus.target.base.host
+            );
+            let [ours, theirs] = run(
+                &[],
+                &[plain, versus.image(), &["-t", &tag, "--cache-to", &cache]].concat(),
+            );
+            assert_eq!(keys(&ours), keys(&theirs), "{name}");
+            for said in [&ours, &theirs] {
+                let manifest = said["cache.manifest"].as_str().expect("text");
+                let manifest: Value = serde_json::from_str(manifest).expect("JSON");
+                assert!(manifest["digest"].is_string(), "{name}: {manifest}");
+            }
             // With several platforms it leaves provenance out; we tell that of each.
             let [ours, theirs] = run(
                 &[],

@@ -217,6 +217,55 @@ async fn added(daemon: Daemon, route: Route) {
     target.passed(TEST);
 }
 
+/// Adds what cannot be had.
+struct Failing(Option<Output>);
+
+#[async_trait]
+impl SessionExporter for Failing {
+    async fn find(&self, _: &BuiltResult) -> Result<Vec<Output>, ProgramError> {
+        match &self.0 {
+            Some(output) => Ok(vec![output.clone()]),
+            None => Err(ProgramError::new("the list is not there")),
+        }
+    }
+}
+
+/// A program that fails when it is asked fails the build, and is told as the cause.
+async fn not_added(daemon: Daemon, route: Route) {
+    const TEST: &str = "exporters::not_added";
+    let Some(target) = Target::find(daemon, route, TEST) else {
+        return;
+    };
+    let _turn = target.turn().await;
+    let at = connect(&target).await;
+    let (name, tree) = (target.name(), context());
+    let place = tempfile::tempdir().expect("temp dir");
+    let nowhere = Output::tar(place.path().join("no/such/file"));
+    let odd = Output::image().attr("push", "perhaps");
+    for (output, why) in [
+        (None, "the list is not there"),
+        (Some(nowhere), "cannot put the result there"),
+        (Some(odd), "push"),
+        (Some(Output::registry()), "needs a name"),
+    ] {
+        let request = BuildRequest::new(tree.path())
+            .output(Output::tar(place.path().join("own")))
+            .session_exporter(Arc::new(Failing(output)));
+        let error = tried(&at, request).await.expect_err("it fails");
+        let local = matches!(
+            error,
+            BuildError::Local(_) | BuildError::Input(_) | BuildError::Refused(_)
+        );
+        assert!(local && chain(&error).contains(why), "{name}: {why}: {error:?}");
+        assert_eq!(
+            fs::read_dir(place.path()).expect("readable").count(),
+            0,
+            "{name}: {why}"
+        );
+    }
+    target.passed(TEST);
+}
+
 /// Allows everything.
 struct Allowing;
 
@@ -345,6 +394,9 @@ tests! {
     grpc_docker_26_1_added => added(Daemon::Docker26_1, Route::Grpc);
     grpc_docker_28_5_added => added(Daemon::Docker28_5, Route::Grpc);
     grpc_docker_28_5_containerd_added => added(Daemon::Docker28_5Containerd, Route::Grpc);
+
+    direct_buildkit_unix_not_added => not_added(Daemon::BuildkitUnix, Route::Direct);
+    grpc_docker_28_5_not_added => not_added(Daemon::Docker28_5, Route::Grpc);
 
     direct_buildkit_unix_decided => decided(Daemon::BuildkitUnix, Route::Direct);
     grpc_docker_20_10_decided => decided(Daemon::Docker20_10, Route::Grpc);

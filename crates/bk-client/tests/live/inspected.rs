@@ -120,6 +120,7 @@ async fn inspected(daemon: Daemon, route: Route) {
         let documents: Vec<_> = said.provenance.keys().map(String::as_str).collect();
         assert_eq!(documents, platforms, "{name}");
         assert!(several.descriptor.expect("said").is_index(), "{name}");
+        target.supports("Provenance beside the image (`--provenance`)");
     }
     target.supports(IMAGES);
     engine.remove_image(&tag).await.expect("removable");
