@@ -29,7 +29,8 @@ pub enum NamedContext {
 pub struct OciReference {
     /// The directory that holds `oci-layout` and `index.json`.
     pub dir: PathBuf,
-    /// Its tag there. Default: `latest`, unless there is a digest.
+    /// Its tag there, or the full name of the image. Default: `latest`, or the only image that is there, unless there is a
+    /// digest.
     pub tag: Option<String>,
     /// Its digest. Default: that of the tag.
     pub digest: Option<String>,
