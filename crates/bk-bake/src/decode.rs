@@ -7,7 +7,10 @@ use std::collections::BTreeMap;
 
 use bk_build::InputError;
 
-use crate::{entry::Entry, node::Node};
+use crate::{
+    entry::{Entry, from_texts},
+    node::Node,
+};
 
 /// The keys of an object that are not read yet.
 pub(crate) struct Fields {
@@ -114,7 +117,7 @@ impl Fields {
             match item {
                 Node::Null => {}
                 Node::Text(text) if text.is_empty() => {}
-                Node::Text(text) => all.push(E::from_text(&place, &text)?),
+                Node::Text(text) => all.extend(from_texts(&place, &[text])?),
                 object @ Node::Map(_) => all.push(E::from_fields(Fields::new(place, object)?)?),
                 other => return Err(wrong(&place, &other, "an object or a text")),
             }

@@ -76,17 +76,24 @@ pub struct SshEntry {
 pub(crate) trait Entry: Sized {
     /// From the form of the command line; `what` is named in errors.
     fn from_text(what: &str, text: &str) -> Result<Self, InputError>;
+    /// The entries that one text holds.
+    fn split(what: &str, text: &str) -> Result<Vec<String>, InputError> {
+        let _ = what;
+        Ok(vec![text.to_owned()])
+    }
     /// From the form of an object.
     fn from_fields(fields: Fields) -> Result<Self, InputError>;
 }
 
 /// Entries from the form of the command line; empty texts are left out.
 pub(crate) fn from_texts<E: Entry>(what: &str, texts: &[String]) -> Result<Vec<E>, InputError> {
-    texts
-        .iter()
-        .filter(|text| !text.is_empty())
-        .map(|text| E::from_text(what, text))
-        .collect()
+    let mut all = Vec::new();
+    for text in texts.iter().filter(|text| !text.is_empty()) {
+        for text in E::split(what, text)? {
+            all.push(E::from_text(what, &text)?);
+        }
+    }
+    Ok(all)
 }
 
 fn bad(what: &str, text: &str, why: &str, allowed: &str) -> InputError {
@@ -99,6 +106,14 @@ fn is_true(what: &str, text: &str) -> Result<bool, InputError> {
 }
 
 impl Entry for CacheEntry {
+    fn split(what: &str, text: &str) -> Result<Vec<String>, InputError> {
+        match text.contains('=') {
+            true => Ok(vec![text.to_owned()]),
+            // References alone may stand one behind the other.
+            false => csv::fields(what, text),
+        }
+    }
+
     fn from_text(what: &str, text: &str) -> Result<Self, InputError> {
         const ALLOWED: &str = "an image reference, or type=… with fields behind a comma";
         if !text.contains(['=', ',']) {

@@ -13,6 +13,7 @@ use bk_build::InputError;
 use crate::{
     Definition, File, Group, Variables,
     definition::{check_name, put_group, put_target, target_name},
+    limits,
     node::Node,
     yaml,
 };
@@ -85,6 +86,54 @@ fn read(file: &File, lookup: &Lookup<'_>, warnings: &mut Vec<String>) -> Result<
     Ok(Node::Map(kept))
 }
 
+/// The name of the service that another one extends.
+fn extended(place: &str, node: Node) -> Result<Node, InputError> {
+    let mut fields = match node {
+        name @ Node::Text(_) => return Ok(name),
+        node => crate::decode::Fields::new(place, node)?,
+    };
+    if fields.take("file").is_some() {
+        let why = "services of other files cannot be extended";
+        return Err(InputError::new(place, why, FLAT));
+    }
+    let name = fields.required("service")?;
+    fields.finish(&["service"])?;
+    Ok(Node::Text(name))
+}
+
+/// Puts each service of a file over the one that it extends.
+fn extend(place: &str, services: Vec<(String, Node)>) -> Result<Vec<(String, Node)>, InputError> {
+    let mut all = Vec::with_capacity(services.len());
+    for (name, own) in &services {
+        let mut whole = own.clone();
+        let mut chain = vec![name.as_str()];
+        while let Some(base) = whole.get("extends").and_then(Node::scalar) {
+            let place = format!("{place}.{name}.extends");
+            let Some((base, body)) = services.iter().find(|(n, _)| *n == base) else {
+                return Err(InputError::new(
+                    place,
+                    format!("no service is named `{base}`"),
+                    "",
+                ));
+            };
+            if chain.contains(&base.as_str()) || chain.len() > limits::DEPTH {
+                let why = format!(
+                    "services extend each other without end: {} → {base}",
+                    chain.join(" → ")
+                );
+                return Err(InputError::new(place, why, ""));
+            }
+            chain.push(base);
+            if let Node::Map(entries) = &mut whole {
+                entries.retain(|(key, _)| key != "extends");
+            }
+            whole = merge::merged(body.clone(), whole);
+        }
+        all.push((name.clone(), whole));
+    }
+    Ok(all)
+}
+
 /// How to get a file that needs no other.
 const FLAT: &str = "one file that needs no other: `docker compose config` writes it";
 
@@ -113,15 +162,13 @@ fn services(
                     let node = lookup.interpolated(&place, node, warnings)?;
                     kept.push((key.clone(), merge::written_out(&place, &key, node)?));
                 }
-                "extends" => {
-                    return Err(InputError::new(place, "`extends` is not supported", FLAT));
-                }
+                "extends" => kept.push((key, extended(&place, node)?)),
                 _ => {}
             }
         }
         all.push((name, Node::Map(kept)));
     }
-    Ok(Node::Map(all))
+    extend(place, all).map(Node::Map)
 }
 
 #[cfg(test)]

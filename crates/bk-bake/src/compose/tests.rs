@@ -172,6 +172,25 @@ fn variables_come_from_the_environment_and_the_file() {
 }
 
 #[test]
+fn services_extend_services() {
+    let text = "
+services:
+  top: {extends: mid, build: {args: {C: 3}, tags: [t]}}
+  mid: {extends: {service: base}, image: m, build: {context: sub, args: [B=2]}}
+  base: {image: b, build: {args: {A: 1, B: 1}, tags: [x]}}
+";
+    let (_, plan) = parsed(&[("c.yml", text)], &Variables::default()).expect("a plan");
+    assert_eq!(
+        json(&plan.targets["top"]),
+        serde_json::json!({"context": "sub", "dockerfile": "Dockerfile", "args": {"A": "1", "B": "2", "C": "3"}, "tags": ["x", "t"]})
+    );
+    assert_eq!(
+        json(&plan.targets["base"])["args"],
+        serde_json::json!({"A": "1", "B": "1"})
+    );
+}
+
+#[test]
 fn what_is_left_aside_is_told() {
     let text = "services: {a: {build: {context: ., privileged: true, isolation: hyperv}}}";
     let (definition, _) = parsed(&[("c.yml", text)], &Variables::default()).expect("a plan");
@@ -209,7 +228,15 @@ fn errors_name_file_service_and_key() {
         ),
         (
             "services: {a: {extends: b}}",
-            "c.yml: services.a.extends: `extends` is not supported",
+            "c.yml: services.a.extends: no service is named `b`",
+        ),
+        (
+            "services: {a: {extends: b}, b: {extends: {service: a}}}",
+            "c.yml: services.a.extends: services extend each other without end: a → b → a",
+        ),
+        (
+            "services: {a: {extends: {service: b, file: x.yml}}}",
+            "c.yml: services.a.extends: services of other files cannot be extended",
         ),
         (
             "include: [x.yml]\nservices: {}",

@@ -446,6 +446,23 @@ secrets: { s2: { environment: PATH } }
         ],
         &["-f", "a.yaml", "-f", "b.yaml"],
     ),
+    (
+        &[(
+            "compose.yml",
+            "services: {top: {extends: mid, build: {args: {C: 3}, tags: [t]}}, mid: {extends: {service: base}, image: m, \
+             build: {context: sub, args: [B=2]}}, base: {image: b, build: {context: ., args: {A: 1, B: 1}, tags: [x]}}}",
+        )],
+        &[],
+    ),
+    (
+        &[(
+            "docker-bake.json",
+            r#"{"group": {"default": {"targets": ["a"]}}, "target": {"a": {"context": "https://h/r.git#b:d", "dockerfile": "./q/../D",
+                "cache-from": ["type=gha,scope=x", "a/b,c/d"], "contexts": {"x": "docker-image://y", "z": "oci-layout://l:1"}},
+                "b": [{"tags": ["x"]}, {"args": {"A": "1"}}]}}"#,
+        )],
+        &["a", "b"],
+    ),
 ];
 
 /// Lists whose order the other program leaves to chance.
