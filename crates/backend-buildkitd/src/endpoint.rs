@@ -1,51 +1,101 @@
 //! Endpoint text and the byte stream behind it.
 
-use std::{fmt, path::PathBuf, str::FromStr};
+use std::{fmt, io, path::PathBuf, str::FromStr, sync::Arc};
 
 use bk_build::{BuildError, ConnectError, InputError};
+use bk_dial::{Helper, Serves, TlsOptions};
 use bk_solve::BoxedIo;
 use tokio::net::{TcpStream, UnixStream};
 
 /// What to do when nothing listens.
-const START: &str = "is buildkitd running there?";
+const START: &str = "; is buildkitd running there?";
 
-/// Where a buildkitd listens. Parsed from `unix:///path/to.sock` or `tcp://host:port`; both speak HTTP/2 with prior
-/// knowledge and without TLS.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What addresses may be.
+const ALLOWED: &str = "unix:///path/to/buildkitd.sock, tcp://host:port, docker-container://name, podman-container://name, \
+                       nerdctl-container://name, kube-pod://name or ssh://[user@]host[:port][/socket]";
+/// What is spoken inside TLS.
+const HTTP2: &[u8] = b"h2";
+
+/// Where a buildkitd listens. Parsed from `unix:///path/to.sock`, `tcp://host:port`, or the address of a [`Helper`]; all
+/// speak HTTP/2 with prior knowledge.
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Endpoint {
     /// A Unix socket.
     Unix(PathBuf),
-    /// `host:port`.
+    /// `host:port`, without TLS.
     Tcp(String),
+    /// `host:port`, with TLS.
+    Tls(String, Arc<TlsOptions>),
+    /// A program that carries the bytes, one for each connection: into a container, a pod or another machine.
+    Helper(Helper),
 }
 
 impl Endpoint {
+    /// The same endpoint with TLS.
+    ///
+    /// # Errors
+    /// An [`InputError`] when it is not `tcp://`.
+    pub fn with_tls(self, options: TlsOptions) -> Result<Self, InputError> {
+        match self {
+            Self::Tcp(address) | Self::Tls(address, _) => Ok(Self::Tls(address, Arc::new(options))),
+            other => Err(InputError::new(
+                "--tlscacert, --tlscert, --tlskey, --tlsservername, --tlsdir",
+                format!("there is no TLS at `{other}`"),
+                "an address tcp://host:port",
+            )),
+        }
+    }
+
     /// Opens a byte stream. The caller sets the deadline.
     ///
     /// # Errors
-    /// [`BuildError::Connect`], naming the address.
+    /// [`BuildError::Connect`], naming the address; [`BuildError::Input`] names what is wrong with the files of
+    /// [`TlsOptions`].
     pub async fn dial(&self) -> Result<BoxedIo, BuildError> {
-        let failed = |e: std::io::Error| {
-            BuildError::from(ConnectError::single(self.to_string(), format!("{e}; {START}")))
+        let failed = |e: io::Error, advice: &str| {
+            BuildError::from(ConnectError::single(self.to_string(), format!("{e}{advice}")))
         };
+        let started = |e| failed(e, START);
         match self {
-            Self::Unix(path) => Ok(Box::new(UnixStream::connect(path).await.map_err(failed)?)),
-            Self::Tcp(address) => {
-                let stream = TcpStream::connect(address).await.map_err(failed)?;
-                // Requests and health answers are small and must not wait for each other.
-                stream.set_nodelay(true).map_err(failed)?;
-                Ok(Box::new(stream))
+            Self::Unix(path) => Ok(Box::new(UnixStream::connect(path).await.map_err(started)?)),
+            Self::Tcp(address) => Ok(Box::new(tcp(address).await.map_err(started)?)),
+            Self::Tls(address, options) => {
+                let stream = tcp(address).await.map_err(started)?;
+                match options.connect(host(address), HTTP2, stream).await {
+                    Ok(stream) => Ok(Box::new(stream)),
+                    Err(e) => match e.get_ref().and_then(|e| e.downcast_ref::<InputError>()) {
+                        Some(input) => Err(input.clone().into()),
+                        None => Err(failed(e, "")),
+                    },
+                }
             }
+            Self::Helper(helper) => Ok(Box::new(helper.dial().map_err(|e| failed(e, ""))?)),
         }
     }
+}
+
+async fn tcp(address: &str) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
+    // Requests and health answers are small and must not wait for each other.
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// The host of `host:port`, as certificates name it.
+fn host(address: &str) -> &str {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    host.strip_prefix('[')
+        .and_then(|h| h.strip_suffix(']'))
+        .unwrap_or(host)
 }
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unix(path) => write!(f, "unix://{}", path.display()),
-            Self::Tcp(address) => write!(f, "tcp://{address}"),
+            Self::Tcp(address) | Self::Tls(address, _) => write!(f, "tcp://{address}"),
+            Self::Helper(helper) => helper.fmt(f),
         }
     }
 }
@@ -54,7 +104,6 @@ impl FromStr for Endpoint {
     type Err = InputError;
 
     fn from_str(text: &str) -> Result<Self, InputError> {
-        const ALLOWED: &str = "unix:///path/to/buildkitd.sock or tcp://host:port";
         let bad = |why: &str| {
             Err(InputError::new(
                 "the address",
@@ -62,6 +111,9 @@ impl FromStr for Endpoint {
                 ALLOWED,
             ))
         };
+        if let Some(helper) = Helper::parse(text, Serves::Buildkit) {
+            return Ok(Self::Helper(helper?));
+        }
         if let Some(path) = text.strip_prefix("unix://") {
             if !path.starts_with('/') {
                 return bad("the path of a socket must be absolute");
@@ -97,6 +149,9 @@ mod tests {
             "tcp://127.0.0.1:1234",
             "tcp://[::1]:1234",
             "tcp://host:1",
+            "docker-container://b0",
+            "kube-pod://b0?namespace=n",
+            "ssh://me@h:22/run/b.sock",
         ] {
             assert_eq!(good.parse::<Endpoint>().expect(good).to_string(), good);
         }
@@ -109,7 +164,8 @@ mod tests {
             "tcp://:1",
             "tcp://h:99999",
             "tcp://u@h:1",
-            "ssh://h",
+            "ssh://-h",
+            "https://h",
             "/run/x",
         ] {
             let e = bad.parse::<Endpoint>().expect_err(bad);
@@ -118,6 +174,32 @@ mod tests {
                 "{e}"
             );
         }
+    }
+
+    #[test]
+    fn tls_is_for_tcp_and_names_are_those_of_certificates() {
+        let with = |text: &str| text.parse::<Endpoint>().expect(text).with_tls(TlsOptions::new());
+        assert_eq!(with("tcp://h:1").expect("tcp").to_string(), "tcp://h:1");
+        let error = with("unix:///b.sock").expect_err("no TLS there").to_string();
+        assert!(error.contains("there is no TLS at `unix:///b.sock`"), "{error}");
+        assert_eq!(
+            (host("h:1"), host("[::1]:1"), host("10.0.0.1:1")),
+            ("h", "::1", "10.0.0.1")
+        );
+    }
+
+    #[tokio::test]
+    async fn a_missing_program_is_named() {
+        let endpoint: Endpoint = "nerdctl-container://b0".parse().expect("an address");
+        let Err(e) = endpoint.dial().await else {
+            // Somebody has it; then nothing can be said here.
+            return;
+        };
+        let text = e.to_string();
+        assert!(
+            text.contains("nerdctl-container://b0: there is no program `nerdctl` in PATH"),
+            "{text}"
+        );
     }
 
     #[tokio::test]

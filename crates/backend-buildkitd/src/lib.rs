@@ -7,4 +7,5 @@ mod backend;
 mod endpoint;
 
 pub use backend::BuildkitdBackend;
+pub use bk_dial::{Pem, TlsOptions};
 pub use endpoint::Endpoint;

@@ -1,15 +1,15 @@
 //! From the global options to a connected builder.
 
-use bk_client::{Backend, BuildError, Client, ConnectOptions, DockerRoute, connect_with};
+use bk_client::{Backend, BuildError, Client, ConnectOptions, DockerRoute, TlsOptions, connect_with};
 
 use crate::args::{self, Global};
 
 /// Connects as the options say; what they leave open, the library decides.
 pub(crate) async fn connect(global: &Global) -> Result<Client, BuildError> {
-    connect_with(options(global)).await
+    connect_with(options(global)?).await
 }
 
-fn options(global: &Global) -> ConnectOptions {
+fn options(global: &Global) -> Result<ConnectOptions, BuildError> {
     let mut options = ConnectOptions::new();
     if let Some(addr) = &global.addr {
         options = options.addr(addr.clone());
@@ -30,5 +30,66 @@ fn options(global: &Global) -> ConnectOptions {
             args::Route::Tar => DockerRoute::Tar,
         });
     }
-    options
+    match tls(global)? {
+        Some(tls) => Ok(options.tls(tls)),
+        None => Ok(options),
+    }
+}
+
+/// TLS, when any of its options is given.
+fn tls(global: &Global) -> Result<Option<TlsOptions>, BuildError> {
+    let mut tls = match &global.tlsdir {
+        Some(dir) => Some(TlsOptions::from_dir(dir)?),
+        None => None,
+    };
+    if let Some(ca) = &global.tlscacert {
+        tls = Some(tls.unwrap_or_default().ca(ca.clone()));
+    }
+    if let (Some(cert), Some(key)) = (&global.tlscert, &global.tlskey) {
+        tls = Some(tls.unwrap_or_default().identity(cert.clone(), key.clone()));
+    }
+    if let Some(name) = &global.tlsservername {
+        tls = Some(tls.unwrap_or_default().server_name(name));
+    }
+    Ok(tls)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::args::Cli;
+
+    fn tls_of(line: &[&str]) -> String {
+        let line = [&["bk"], line, &["build", "."]].concat();
+        match Cli::try_parse_from(line) {
+            Ok(cli) => format!("{:?}", tls(&cli.global).expect("options")),
+            Err(e) => e.kind().to_string(),
+        }
+    }
+
+    #[test]
+    fn tls_options_are_read() {
+        assert_eq!(tls_of(&[]), "None");
+        let all = [
+            "--tlscacert",
+            "a",
+            "--tlscert",
+            "c",
+            "--tlskey",
+            "k",
+            "--tlsservername",
+            "n",
+        ];
+        let text = tls_of(&all);
+        for part in ["File(\"a\")", "File(\"c\")", "Some(\"***\")", "Some(\"n\")"] {
+            assert!(text.contains(part), "{text}");
+        }
+        let missing = "one or more required arguments were not provided";
+        assert_eq!(tls_of(&["--tlscert", "c"]), missing);
+        assert_eq!(tls_of(&["--tlskey", "k"]), missing);
+        let both = tls_of(&["--tlsdir", "d", "--tlscacert", "a"]);
+        assert!(both.contains("cannot be used with"), "{both}");
+    }
 }

@@ -15,6 +15,8 @@ mod call;
 #[cfg(unix)]
 #[path = "cli/ctx.rs"]
 mod ctx;
+#[path = "cli/endpoints.rs"]
+mod endpoints;
 #[cfg(unix)]
 #[path = "cli/fake.rs"]
 mod fake;

@@ -60,6 +60,8 @@ pub struct ConnectOptions {
     credentials: Option<Arc<dyn CredentialProvider>>,
     tokens: Option<Arc<dyn TokenExchange>>,
     loader: Option<Arc<dyn ImageLoader>>,
+    #[cfg(feature = "buildkitd")]
+    tls: Option<backend_buildkitd::TlsOptions>,
 }
 
 impl Default for ConnectOptions {
@@ -80,14 +82,28 @@ impl ConnectOptions {
             credentials: None,
             tokens: None,
             loader: None,
+            #[cfg(feature = "buildkitd")]
+            tls: None,
         }
     }
 
-    /// Sets the endpoint, for instance `unix:///var/run/docker.sock` or `tcp://host:1234`; the default is to look for
-    /// one. An explicit address is the only one tried.
+    /// Sets the endpoint, for instance `unix:///var/run/docker.sock`, `tcp://host:1234`, `docker-container://name` or
+    /// `ssh://host`; the default is to look for one. An explicit address is the only one tried.
     #[must_use]
     pub fn addr(mut self, addr: impl Into<String>) -> Self {
         self.addr = Some(addr.into());
+        self
+    }
+
+    /// Sets that a buildkitd at `tcp://` is spoken to in TLS, and whom to trust; the default is plain HTTP/2. Without
+    /// authorities of its own, those of the system count.
+    #[cfg(feature = "buildkitd")]
+    #[must_use]
+    pub fn tls(mut self, options: backend_buildkitd::TlsOptions) -> Self {
+        self.tls = Some(match options.system_roots {
+            Some(_) => options,
+            None => options.system_roots(tokens::system_roots),
+        });
         self
     }
 
@@ -253,6 +269,10 @@ async fn try_one(
     match candidate.backend {
         Backend::Docker => docker(candidate, options, credentials).await,
         Backend::Buildkitd => buildkitd(candidate, options, credentials).await,
+        // Only a buildkitd is reached like that.
+        Backend::Auto if is_buildkits_own(candidate, options) => {
+            buildkitd(candidate, options, credentials).await
+        }
         Backend::Auto => {
             // Docker's API answers HTTP/1.1 and says who it is; a buildkitd breaks that off at once.
             if !cfg!(feature = "docker") {
@@ -283,6 +303,23 @@ async fn try_one(
             }
         }
     }
+}
+
+/// Whether what was said of the endpoint leaves no other kind of daemon.
+fn is_buildkits_own(candidate: &Candidate, options: &ConnectOptions) -> bool {
+    #[cfg(feature = "buildkitd")]
+    if options.tls.is_some() {
+        return true;
+    }
+    let _ = options;
+    let schemes = [
+        "docker-container://",
+        "podman-container://",
+        "nerdctl-container://",
+        "kube-pod://",
+        "ssh://",
+    ];
+    schemes.iter().any(|scheme| candidate.address.starts_with(scheme))
 }
 
 /// One line for an address at which neither kind of daemon answers.
@@ -327,7 +364,10 @@ async fn buildkitd(
     options: &ConnectOptions,
     credentials: &Arc<dyn CredentialProvider>,
 ) -> Result<Client, BuildError> {
-    let endpoint = candidate.address.parse::<backend_buildkitd::Endpoint>()?;
+    let mut endpoint = candidate.address.parse::<backend_buildkitd::Endpoint>()?;
+    if let Some(tls) = &options.tls {
+        endpoint = endpoint.with_tls(tls.clone())?;
+    }
     let backend = backend_buildkitd::BuildkitdBackend::connect(endpoint, credentials.clone()).await?;
     Ok(Client::from_builder(match loader(options) {
         Some(loader) => backend.loader(loader),

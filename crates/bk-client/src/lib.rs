@@ -45,7 +45,7 @@ pub use bk_session::{
 };
 
 #[cfg(feature = "buildkitd")]
-pub use backend_buildkitd::{BuildkitdBackend, Endpoint as BuildkitdEndpoint};
+pub use backend_buildkitd::{BuildkitdBackend, Endpoint as BuildkitdEndpoint, Pem, TlsOptions};
 #[cfg(feature = "docker")]
 pub use backend_docker::{DockerBackend, DockerRoute, Endpoint as DockerEndpoint, EngineLoader};
 

@@ -35,7 +35,7 @@ pub(crate) fn with(
 }
 
 /// The authorities that the system trusts; `SSL_CERT_FILE` and `SSL_CERT_DIR` count.
-fn system_roots() -> Result<Vec<Vec<u8>>, String> {
+pub(crate) fn system_roots() -> Result<Vec<Vec<u8>>, String> {
     let found = rustls_native_certs::load_native_certs();
     match found.errors.first() {
         Some(error) if found.certs.is_empty() => Err(error.to_string()),

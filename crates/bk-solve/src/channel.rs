@@ -16,6 +16,9 @@ use tonic::body::Body;
 
 use crate::{dial::BoxedIo, limits};
 
+/// The reason of an end that has none.
+pub(crate) const CLOSED: &str = "the daemon closed the connection";
+
 /// A gRPC channel. Cheap to clone; clones share the connection.
 #[derive(Clone)]
 pub struct Channel {
@@ -42,7 +45,7 @@ impl Channel {
         let (end, ended) = watch::channel(None);
         owner.executor().spawn(async move {
             let reason = match connection.await {
-                Ok(()) => "the daemon closed the connection".to_owned(),
+                Ok(()) => CLOSED.to_owned(),
                 Err(e) => chain(&e),
             };
             end.send_replace(Some(reason.into()));
@@ -57,6 +60,14 @@ impl Channel {
     /// Why the connection ended, when it has.
     pub fn end_reason(&self) -> Option<Arc<str>> {
         self.ended.borrow().clone()
+    }
+
+    /// The same, for a caller who has seen that it ends: waits a moment for the reason.
+    pub(crate) async fn end_reason_soon(&self) -> Option<Arc<str>> {
+        let mut ended = self.ended.clone();
+        // The reason is set by another task than the one that told of the end.
+        let known = tokio::time::timeout(limits::END_REASON, ended.wait_for(Option::is_some)).await;
+        known.ok()?.ok()?.clone()
     }
 }
 

@@ -61,3 +61,6 @@ pub const MAX_HISTORY_EVENTS: usize = 64;
 
 /// Images of an index that are looked into, each with a call. Official images have about ten.
 pub const MAX_PLATFORM_IMAGES: usize = 64;
+
+/// How long the reason of a connection's end is waited for, once the end is seen.
+pub const END_REASON: Duration = Duration::from_millis(500);

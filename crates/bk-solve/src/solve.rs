@@ -26,7 +26,7 @@ use tokio::{
 use tonic::{Code, Request, Status};
 
 use crate::{
-    channel::{Channel, chain},
+    channel::{CLOSED, Channel, chain},
     classify,
     dial::Dialer,
     fold::StatusFold,
@@ -368,10 +368,16 @@ pub async fn probe(dialer: &dyn Dialer) -> Result<DaemonFacts, BuildError> {
     let address = dialer.info().address;
     let channel = open(dialer).await?;
     let asking = async {
-        client(&channel)
-            .list_workers(ListWorkersRequest::default())
-            .await
-            .map_err(|status| not_buildkit(&address, &status, channel.end_reason().as_deref()).into())
+        match client(&channel).list_workers(ListWorkersRequest::default()).await {
+            Ok(workers) => Ok(workers),
+            Err(status) => {
+                let ended = match std::error::Error::source(&status) {
+                    Some(_) => channel.end_reason_soon().await,
+                    None => channel.end_reason(),
+                };
+                Err(not_buildkit(&address, &status, ended.as_deref()).into())
+            }
+        }
     };
     let workers = deadline(&format!("an answer from {address}"), asking)
         .await?
@@ -402,8 +408,10 @@ pub async fn probe(dialer: &dyn Dialer) -> Result<DaemonFacts, BuildError> {
 
 fn not_buildkit(address: &str, status: &Status, ended: Option<&str>) -> ConnectError {
     let source = std::error::Error::source(status).map(chain);
-    let reason = match source.or_else(|| ended.map(str::to_owned)) {
-        Some(reason) => format!("this is not a BuildKit endpoint: {reason}"),
+    // What became of the connection says more than what became of the question.
+    let why = ended.filter(|reason| *reason != CLOSED).map(str::to_owned);
+    let reason = match why.or(source).or_else(|| ended.map(str::to_owned)) {
+        Some(reason) => format!("no BuildKit answers there: {reason}"),
         None if status.message().starts_with(classify::NOT_READY) => {
             "this is not a BuildKit endpoint: it closed the connection".to_owned()
         }

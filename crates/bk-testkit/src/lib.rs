@@ -7,7 +7,8 @@
 //!   demand; [`garbage`] are endpoints that are no daemon at all.
 //! * [`live`] finds real daemons through the environment; [`proxy`] and [`front`] stand between a client and a daemon.
 //! * [`web`] serves files and Git repositories to them; [`token`] is a registry that wants tokens, and who gives them; [`ssh`]
-//!   has agents and servers; [`oci`] reads archives of images.
+//!   has agents and servers; [`oci`] reads archives of images;
+//!   [`tls`] is a front that speaks TLS.
 //! * [`conformance`] runs the same builds on all of them and prints a table.
 //!
 //! This crate never ships: it is a development dependency only, and may print.
@@ -27,5 +28,6 @@ pub mod oci;
 pub mod proxy;
 pub mod snapshot;
 pub mod ssh;
+pub mod tls;
 pub mod token;
 pub mod web;

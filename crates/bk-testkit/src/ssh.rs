@@ -109,7 +109,7 @@ impl Drop for SshAgent {
 
 /// A running server with the one user `git`, who may do what this process may.
 ///
-/// It sees accounts and `/run` of its own, and listens on the usual port of a loopback address of its own, since the short
+/// It sees accounts of its own and a `/run` with a directory for it, and listens on the usual port of a loopback address of its own, since the short
 /// form of SSH addresses has no place for a port. It needs to be started by root.
 #[derive(Debug)]
 pub struct Sshd {
@@ -124,6 +124,15 @@ impl Sshd {
     /// # Errors
     /// When it cannot be started or does not listen.
     pub fn start(program: &Path, dir: &Path, public: &Path) -> io::Result<Self> {
+        let path = std::env::var("PATH").map_err(io::Error::other)?;
+        Self::start_with(program, dir, public, &path)
+    }
+
+    /// The same, with the directories in which programs are looked for on the other side.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_with(program: &Path, dir: &Path, public: &Path, path: &str) -> io::Result<Self> {
         let address = own_address();
         let dir = dir.join("sshd");
         fs::create_dir(&dir)?;
@@ -138,7 +147,6 @@ impl Sshd {
             ),
         )?;
         fs::write(&group, "root:x:0:\nsshd:x:65533:\n")?;
-        let path = std::env::var("PATH").map_err(io::Error::other)?;
         let config = dir.join("config");
         fs::write(
             &config,
@@ -154,13 +162,15 @@ impl Sshd {
         let child = Command::new("unshare")
             .args(["--mount", "--propagation", "private", "/bin/sh", "-ec"])
             .arg(
-                "mount --bind \"$1\" /etc/passwd; mount --bind \"$2\" /etc/group; mount -t tmpfs none /run; \
-                 mkdir /run/sshd; exec \"$3\" -D -e -f \"$4\"",
+                "mount --bind \"$1\" /etc/passwd; mount --bind \"$2\" /etc/group; mkdir \"$5\"; \
+                 mount --rbind /run \"$5\"; mount -t tmpfs none /run; mkdir /run/sshd; cd \"$5\"; \
+                 for d in */; do [ -e \"/run/$d\" ] || { mkdir \"/run/$d\"; mount --rbind \"$d\" \"/run/$d\"; }; done; exec \"$3\" -D -e -f \"$4\"",
             )
             .arg("sshd")
             .args([&passwd, &group])
             .arg(program)
             .arg(&config)
+            .arg(dir.join("run"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(fs::File::create(&log)?)

@@ -1,12 +1,15 @@
 //! Which daemon: options of every command.
 
+use std::path::PathBuf;
+
 use clap::{Args, ValueEnum};
 
 /// Options that hold for every command.
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Daemon")]
 pub(crate) struct Global {
-    /// The daemon: unix://PATH or tcp://HOST:PORT. Default: BUILDKIT_HOST, else DOCKER_HOST, else the usual sockets
+    /// The daemon: unix://PATH, tcp://HOST:PORT, ssh://HOST, docker-container://NAME, podman-container://NAME,
+    /// nerdctl-container://NAME or kube-pod://NAME. Default: BUILDKIT_HOST, else DOCKER_HOST, else the usual sockets
     #[arg(long, global = true, value_name = "ADDR")]
     pub(crate) addr: Option<String>,
     /// What kind of daemon to use. Default: BK_BACKEND, else auto
@@ -15,6 +18,21 @@ pub(crate) struct Global {
     /// How to reach BuildKit inside Docker Engine. Default: auto, the best that the engine has
     #[arg(long, global = true, value_name = "ROUTE", value_enum)]
     pub(crate) docker_route: Option<Route>,
+    /// Speak TLS to a buildkitd at tcp://, and trust the authorities in this file. Default: those of the system
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) tlscacert: Option<PathBuf>,
+    /// Speak TLS, and show the certificate in this file
+    #[arg(long, global = true, value_name = "FILE", requires = "tlskey")]
+    pub(crate) tlscert: Option<PathBuf>,
+    /// Speak TLS, with the key of --tlscert in this file
+    #[arg(long, global = true, value_name = "FILE", requires = "tlscert")]
+    pub(crate) tlskey: Option<PathBuf>,
+    /// Speak TLS, with a daemon whose certificate is for that name. Default: the host of the address
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) tlsservername: Option<String>,
+    /// Speak TLS, with ca.pem, cert.pem and key.pem (or ca.crt, tls.crt and tls.key) of this directory
+    #[arg(long, global = true, value_name = "DIR", conflicts_with_all = ["tlscacert", "tlscert", "tlskey"])]
+    pub(crate) tlsdir: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -37,6 +37,11 @@ const FLAGS: &[(&str, &[&str], Does)] = &[
         &[],
         ShownBy("global_options_stand_before_or_behind_the_command"),
     ),
+    ("tlscacert", &[], ShownBy("tls_options_are_read")),
+    ("tlscert", &[], ShownBy("tls_options_are_read")),
+    ("tlskey", &[], ShownBy("tls_options_are_read")),
+    ("tlsservername", &[], ShownBy("tls_options_are_read")),
+    ("tlsdir", &[], ShownBy("tls_options_are_read")),
     ("file", &[], ShownBy("every_flag_reaches_the_request")),
     (
         "build-arg",

@@ -1,0 +1,399 @@
+//! Ways to a daemon other than plain sockets: the real program behind each, and what is said when it fails.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use bk_testkit::{
+    live::{Daemon, Engine, Route, Target, sshd_program},
+    ssh::{SshAgent, Sshd, make_key},
+    tls::{Authority, TlsFront},
+};
+
+use super::{Ran, bk, run, text};
+
+/// A BuildKit endpoint, and a directory of programs that `bk` finds before all others.
+struct Place {
+    target: Target,
+    engine: Engine,
+    dir: tempfile::TempDir,
+    tag: String,
+}
+
+/// A test on the newest BuildKit endpoint, when it is there.
+fn on(name: &str, test: impl AsyncFn(&Place)) {
+    let Some(target) = Target::find(Daemon::BuildkitUnix, Route::Direct, name) else {
+        return;
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        let _turn = target.turn().await;
+        let place = Place {
+            engine: Engine::connect(&target.docker).await.expect("the engine behind"),
+            dir: tempfile::tempdir().expect("a temporary directory"),
+            tag: format!("bk-endpoint-{}", name.rsplit("::").next().unwrap_or(name)),
+            target: target.clone(),
+        };
+        fs::create_dir(place.path("bin")).expect("a directory");
+        fs::create_dir(place.path("context")).expect("a directory");
+        place.write("context/Dockerfile", "FROM scratch\nCOPY file /\n");
+        place.write("context/file", &place.tag);
+        test(&place).await;
+    });
+    target.passed(name);
+}
+
+impl Place {
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn write(&self, name: &str, content: &str) {
+        fs::write(self.path(name), content).expect("writable");
+    }
+
+    fn program(&self, name: &str, script: &str) {
+        self.write(name, &format!("#!/bin/sh\n{script}\n"));
+        fs::set_permissions(self.path(name), fs::Permissions::from_mode(0o755)).expect("ours");
+    }
+
+    fn search_path(&self) -> String {
+        format!("{}:/usr/local/bin:/usr/bin:/bin", self.path("bin").display())
+    }
+
+    /// A program that carries bytes to the daemon, as `buildctl dial-stdio` does.
+    fn dial(&self, name: &str) {
+        let (cli, config) = docker_cli();
+        self.program(
+            name,
+            &format!(
+                "export DOCKER_CONFIG='{}' DOCKER_HOST='unix://{}'\nexec '{}' buildx dial-stdio --progress quiet",
+                config.display(),
+                self.target.docker.display(),
+                cli.display()
+            ),
+        );
+    }
+
+    fn bk(&self, address: &str, flags: &[&str]) -> Ran {
+        let context = self.path("context");
+        let mut command = bk(&["--addr", address]);
+        command.env("PATH", self.search_path());
+        command
+            .args(flags)
+            .args(["build", "--progress", "plain", "-t", &self.tag]);
+        run(command.arg(context))
+    }
+
+    /// A build that must make the image.
+    async fn builds(&self, address: &str, flags: &[&str]) {
+        let ran = self.bk(address, flags);
+        assert_eq!(ran.code, Some(0), "{address}: {}", ran.err);
+        let image = self.engine.tree(&self.tag, "").await.expect("the image");
+        assert!(image.entries.contains_key(&b"file"[..]), "{address}");
+        self.engine.remove_image(&self.tag).await.expect("removable");
+    }
+
+    /// A build that must fail, with what it says.
+    fn fails(&self, address: &str, flags: &[&str]) -> String {
+        let ran = self.bk(address, flags);
+        assert_eq!(ran.code, Some(1), "{address}: {}", ran.err);
+        assert!(ran.err.contains(address), "{}", ran.err);
+        ran.err
+    }
+}
+
+fn docker_cli() -> (PathBuf, PathBuf) {
+    let variable = |name: &str| PathBuf::from(std::env::var_os(name).expect(name));
+    (
+        variable("BK_LIVE_DOCKER_CLI"),
+        variable("BK_LIVE_DOCKER_CLI_CONFIG"),
+    )
+}
+
+fn ok(command: &mut Command) -> String {
+    let out = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    assert!(
+        out.status.success(),
+        "{command:?}: {}",
+        String::from_utf8_lossy(&out.stderr)
+    );
+    String::from_utf8_lossy(&out.stdout).trim().to_owned()
+}
+
+/// A container that sees the whole machine and has a `buildctl`. It ends with the value.
+struct Container<'a>(&'a Place, String);
+
+impl<'a> Container<'a> {
+    fn start(place: &'a Place) -> Self {
+        place.dial("dial");
+        let root = place.path("root/bin");
+        fs::create_dir_all(&root).expect("a directory");
+        for name in ["sh", "busybox"] {
+            fs::copy(&place.target.busybox, root.join(name)).expect("a busybox");
+        }
+        let script = format!(
+            "exec /bin/busybox chroot /host '{}' \"$@\"",
+            place.path("dial").display()
+        );
+        place.program("root/bin/buildctl", &script);
+        let name = format!("{}-{}", place.tag, std::process::id());
+        let this = Self(place, name);
+        let pack = format!(
+            "tar -C '{}' -c . | \"$0\" import - {}",
+            place.path("root").display(),
+            place.tag
+        );
+        let (cli, _) = docker_cli();
+        ok(this.command("/bin/sh").args(["-c", &pack]).arg(cli));
+        ok(this
+            .docker()
+            .args([
+                "run",
+                "-d",
+                "--network",
+                "none",
+                "-v",
+                "/:/host",
+                "--name",
+                &this.1,
+                &place.tag,
+            ])
+            .args(["/bin/busybox", "sleep", "600"]));
+        this
+    }
+
+    fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command.env(
+            "DOCKER_HOST",
+            format!("unix://{}", self.0.target.docker.display()),
+        );
+        command
+    }
+
+    fn docker(&self) -> Command {
+        self.command(docker_cli().0)
+    }
+}
+
+impl Drop for Container<'_> {
+    fn drop(&mut self) {
+        // It may never have started.
+        let _ = self.docker().args(["rm", "-f", &self.1]).output();
+    }
+}
+
+#[test]
+fn a_daemon_in_a_container_is_reached_through_docker() {
+    on(
+        "cli::a_daemon_in_a_container_is_reached_through_docker",
+        async |place| {
+            let container = Container::start(place);
+            // The image that the container is of goes first: the build's has the same name.
+            let (cli, _) = docker_cli();
+            place.program(
+                "bin/docker",
+                &format!(
+                    "DOCKER_HOST='unix://{}' exec '{}' \"$@\"",
+                    place.target.docker.display(),
+                    cli.display()
+                ),
+            );
+            place
+                .builds(&format!("docker-container://{}", container.1), &[])
+                .await;
+
+            let error = place.fails("docker-container://bk-nobody", &[]);
+            assert!(
+                error.contains("`docker` ended with exit status: 1: Error"),
+                "{error}"
+            );
+            assert!(error.contains("o such container: bk-nobody"), "{error}");
+            // No `buildctl` in there.
+            ok(container
+                .docker()
+                .args(["exec", &container.1, "/bin/busybox", "rm", "/bin/buildctl"]));
+            let error = place.fails(&format!("docker-container://{}", container.1), &[]);
+            assert!(error.contains("buildctl"), "{error}");
+            place.target.supports("`docker-container://`");
+        },
+    );
+}
+
+/// Programs that stand for those that are not on every machine: they write down what they were called with.
+#[test]
+fn other_containers_and_pods_are_reached_with_exact_arguments() {
+    on(
+        "cli::other_containers_and_pods_are_reached_with_exact_arguments",
+        async |place| {
+            place.dial("dial");
+            let (noted, dial) = (place.path("noted"), place.path("dial"));
+            let script = format!(
+                "printf '%s|' \"${{0##*/}}\" \"$@\" >> '{}'\necho >> '{0}'\nexec '{}'",
+                noted.display(),
+                dial.display()
+            );
+            for name in ["podman", "nerdctl", "kubectl"] {
+                place.program(&format!("bin/{name}"), &script);
+            }
+            for (address, called) in [
+                ("podman-container://b0", "podman|exec|-i|b0|buildctl|dial-stdio|"),
+                (
+                    "nerdctl-container://b0?namespace=k8s.io",
+                    "nerdctl|exec|--namespace|k8s.io|-i|b0|buildctl|dial-stdio|",
+                ),
+                (
+                    "kube-pod://pod-0?namespace=builds&container=buildkitd",
+                    "kubectl|--context=|--namespace=builds|exec|--container=buildkitd|-i|pod-0|--|buildctl|dial-stdio|",
+                ),
+            ] {
+                fs::write(&noted, "").expect("writable");
+                place.builds(address, &[]).await;
+                let noted = fs::read_to_string(&noted).expect("notes");
+                // Once to see who answers, once for the build.
+                assert_eq!(noted, format!("{called}\n{called}\n"));
+            }
+            fs::remove_file(place.path("bin/nerdctl")).expect("removable");
+            let error = place.fails("nerdctl-container://b0", &[]);
+            assert!(error.contains("there is no program `nerdctl` in PATH"), "{error}");
+            place
+                .target
+                .supports("`podman-container://`, `nerdctl-container://`, `kube-pod://`");
+        },
+    );
+}
+
+#[test]
+fn a_daemon_on_another_machine_is_reached_through_ssh() {
+    let name = "cli::a_daemon_on_another_machine_is_reached_through_ssh";
+    let Some(program) = sshd_program(name) else {
+        return;
+    };
+    on(name, async |place| {
+        let key = place.path("key");
+        make_key(&key).expect("a key");
+        let agent = SshAgent::start(place.dir.path(), &key).expect("an agent");
+        fs::create_dir(place.path("far")).expect("a directory");
+        place.dial("far/buildctl");
+        let path = format!("{}:/usr/bin:/bin", place.path("far").display());
+        let public = key.with_extension("pub");
+        let server = Sshd::start_with(&program, place.dir.path(), &public, &path).expect("a server");
+        // A person's own configuration and keys play no part.
+        let options =
+            "-F /dev/null -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR";
+        let ssh = |agent: &Path| {
+            place.program(
+                "bin/ssh",
+                &format!(
+                    "SSH_AUTH_SOCK='{}' exec /usr/bin/ssh {options} \"$@\"",
+                    agent.display()
+                ),
+            );
+        };
+        let address = format!("ssh://{}", server.address());
+        ssh(agent.socket());
+        place.builds(&address, &[]).await;
+
+        fs::remove_file(place.path("far/buildctl")).expect("removable");
+        let error = place.fails(&address, &[]);
+        assert!(error.contains("`ssh` ended with exit status: 127"), "{error}");
+        assert!(error.contains("buildctl: not found"), "{error}");
+        ssh(Path::new("/nonexistent"));
+        let error = place.fails(&address, &[]);
+        assert!(error.contains("`ssh` ended with exit status: 255"), "{error}");
+        assert!(error.contains("Permission denied (publickey"), "{error}");
+        drop(server);
+        let error = place.fails(&address, &[]);
+        assert!(error.contains("Connection refused"), "{error}");
+        place.target.supports("`ssh://`");
+    });
+}
+
+#[test]
+fn tls_trusts_whom_it_is_told_to() {
+    on("cli::tls_trusts_whom_it_is_told_to", async |place| {
+        let dir = place.dir.path();
+        let (ours, theirs) = (Authority::new().expect("keys"), Authority::new().expect("keys"));
+        place.write("ca.pem", &ours.pem());
+        place.write("other.pem", &theirs.pem());
+        let (ca, other) = (place.path("ca.pem"), place.path("other.pem"));
+        let good = ours.sign(dir, "build.example", false).expect("signed");
+        let expired = ours.sign(dir, "old.example", true).expect("signed");
+        let client = theirs.sign(dir, "client", false).expect("signed");
+        let socket = place
+            .target
+            .address
+            .strip_prefix("unix://")
+            .expect("a socket")
+            .to_owned();
+        let front = TlsFront::start(Path::new(&socket), &good, Some(&theirs))
+            .await
+            .expect("a front");
+        let address = format!("tcp://{}", front.address());
+        let shown = ["--tlscert", text(&client.cert), "--tlskey", text(&client.key)];
+        let named = ["--tlsservername", "build.example"];
+        let trusting = ["--tlscacert", text(&ca)];
+        place
+            .builds(&address, &[&trusting[..], &named, &shown].concat())
+            .await;
+        // The same from a directory.
+        fs::create_dir(place.path("tls")).expect("a directory");
+        for (from, to) in [
+            (&ca, "ca.pem"),
+            (&client.cert, "cert.pem"),
+            (&client.key, "key.pem"),
+        ] {
+            fs::copy(from, place.path("tls").join(to)).expect("copied");
+        }
+        let tls = place.path("tls");
+        place
+            .builds(&address, &[&["--tlsdir", text(&tls)], &named[..]].concat())
+            .await;
+
+        let old = TlsFront::start(Path::new(&socket), &expired, None)
+            .await
+            .expect("a front");
+        let old = format!("tcp://{}", old.address());
+        for (address, flags, why) in [
+            (
+                &address,
+                [&["--tlscacert", text(&other)][..], &named, &shown].concat(),
+                "signed by no authority that is trusted; name its authority with --tlscacert",
+            ),
+            (
+                &address,
+                [&named[..], &shown].concat(),
+                "signed by no authority that is trusted",
+            ),
+            (
+                &address,
+                [&trusting[..], &shown].concat(),
+                "its certificate is not for `127.0.0.1`; if that is right, name whom it is for with --tlsservername",
+            ),
+            (
+                &address,
+                [&trusting[..], &named].concat(),
+                "it wants to see a certificate; give one with --tlscert and --tlskey",
+            ),
+            (
+                &old,
+                [&trusting[..], &["--tlsservername", "old.example"]].concat(),
+                "its certificate has expired",
+            ),
+        ] {
+            let error = place.fails(address, &flags);
+            assert!(error.contains(why), "{error}\nwanted: {why}");
+        }
+        let plain = place.bk(&place.target.address, &trusting);
+        assert!(plain.err.contains("there is no TLS at `unix://"), "{}", plain.err);
+        place.target.supports("TLS to BuildKit at `tcp://`");
+    });
+}

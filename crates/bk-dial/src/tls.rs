@@ -1,0 +1,348 @@
+//! TLS to a daemon: whom to trust, how to show who we are, and what a refusal means.
+
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bk_build::InputError;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+use tokio_rustls::{
+    TlsConnector, client,
+    rustls::{
+        self, AlertDescription, CertificateError, ClientConfig, RootCertStore,
+        crypto::ring,
+        pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
+    },
+};
+
+use crate::limits::{MAX_CERTIFICATES, MAX_PEM};
+
+/// Loads certificates, each in DER. Called on a thread that may block.
+pub type LoadRoots = dyn Fn() -> Result<Vec<Vec<u8>>, String> + Send + Sync;
+
+/// Certificates or a key, as PEM text.
+#[derive(Clone)]
+#[non_exhaustive]
+pub enum Pem {
+    /// A file, read for each connection.
+    File(PathBuf),
+    /// The text itself.
+    Bytes(Arc<[u8]>),
+}
+
+impl From<PathBuf> for Pem {
+    fn from(path: PathBuf) -> Self {
+        Self::File(path)
+    }
+}
+
+impl fmt::Debug for Pem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+            // It may be a key.
+            Self::Bytes(_) => f.write_str("Bytes(***)"),
+        }
+    }
+}
+
+/// Whom a TLS connection trusts, and how it shows who it is. The names in errors are those of `buildctl`'s options.
+#[derive(Clone, Default)]
+#[non_exhaustive]
+pub struct TlsOptions {
+    /// The authorities that are trusted. Default: those of [`system_roots`](Self::system_roots).
+    pub ca: Option<Pem>,
+    /// The certificate that is shown to the daemon, with those behind it. Default: none.
+    pub cert: Option<Pem>,
+    /// Its private key.
+    pub key: Option<Pem>,
+    /// The name that the daemon's certificate must be for. Default: the host of the address.
+    pub server_name: Option<String>,
+    /// Loads the authorities of the system, which count when [`ca`](Self::ca) is not given. Default: nobody does.
+    pub system_roots: Option<Arc<LoadRoots>>,
+}
+
+impl fmt::Debug for TlsOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsOptions")
+            .field("ca", &self.ca)
+            .field("cert", &self.cert)
+            .field("key", &self.key.as_ref().map(|_| "***"))
+            .field("server_name", &self.server_name)
+            .field("system_roots", &self.system_roots.is_some())
+            .finish()
+    }
+}
+
+impl TlsOptions {
+    /// Trusts nobody and shows nothing.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the authorities that are trusted; the default is those of the system, if somebody loads them.
+    #[must_use]
+    pub fn ca(mut self, ca: impl Into<Pem>) -> Self {
+        self.ca = Some(ca.into());
+        self
+    }
+
+    /// Sets the certificate that is shown, and its key; the default is none.
+    #[must_use]
+    pub fn identity(mut self, cert: impl Into<Pem>, key: impl Into<Pem>) -> Self {
+        (self.cert, self.key) = (Some(cert.into()), Some(key.into()));
+        self
+    }
+
+    /// Sets the name that the daemon's certificate must be for; the default is the host of the address.
+    #[must_use]
+    pub fn server_name(mut self, name: impl Into<String>) -> Self {
+        self.server_name = Some(name.into());
+        self
+    }
+
+    /// Sets who loads the authorities of the system; the default is nobody.
+    #[must_use]
+    pub fn system_roots(
+        mut self,
+        load: impl Fn() -> Result<Vec<Vec<u8>>, String> + Send + Sync + 'static,
+    ) -> Self {
+        self.system_roots = Some(Arc::new(load));
+        self
+    }
+
+    /// The files of a directory: `ca.pem` or `ca.crt`, `cert.pem` or `tls.crt`, `key.pem` or `tls.key`.
+    ///
+    /// # Errors
+    /// An [`InputError`] when the directory has none of them.
+    pub fn from_dir(dir: &Path) -> Result<Self, InputError> {
+        let find = |names: [&str; 2]| {
+            let paths = names.map(|name| dir.join(name));
+            paths.into_iter().find(|path| path.exists()).map(Pem::File)
+        };
+        let this = Self {
+            ca: find(["ca.pem", "ca.crt"]),
+            cert: find(["cert.pem", "tls.crt"]),
+            key: find(["key.pem", "tls.key"]),
+            ..Self::default()
+        };
+        if this.ca.is_none() && this.cert.is_none() && this.key.is_none() {
+            let why = format!("`{}` has neither certificates nor a key", dir.display());
+            return Err(InputError::new(
+                "--tlsdir",
+                why,
+                "a directory with ca.pem, cert.pem and key.pem, or ca.crt, tls.crt and tls.key",
+            ));
+        }
+        Ok(this)
+    }
+
+    /// Speaks TLS on a connection to `host`. `protocol` is what is spoken inside, as ALPN names it.
+    ///
+    /// # Errors
+    /// An [`InputError`] inside when what the options name cannot be read or used; else what is wrong with the other side,
+    /// in words.
+    pub async fn connect(&self, host: &str, protocol: &[u8], stream: TcpStream) -> io::Result<TlsStream> {
+        let name = self.server_name.as_deref().unwrap_or(host).to_owned();
+        let (this, protocol) = (self.clone(), protocol.to_vec());
+        let config = tokio::task::spawn_blocking(move || this.config(protocol));
+        let config = config
+            .await
+            .map_err(io::Error::other)?
+            .map_err(io::Error::other)?;
+        let server = ServerName::try_from(name.clone()).map_err(|_| {
+            let why = format!("`{name}` is neither a host's name nor an address");
+            io::Error::other(InputError::new(
+                "--tlsservername",
+                why,
+                "the name in the daemon's certificate",
+            ))
+        })?;
+        let connecting = TlsConnector::from(Arc::new(config)).connect(server, stream);
+        match connecting.await {
+            Ok(stream) => Ok(TlsStream { stream, name }),
+            Err(e) => Err(explain(e, &name)),
+        }
+    }
+
+    fn config(&self, protocol: Vec<u8>) -> Result<ClientConfig, InputError> {
+        let mut roots = RootCertStore::empty();
+        match (&self.ca, &self.system_roots) {
+            (Some(ca), _) => {
+                for certificate in certificates("--tlscacert", ca)? {
+                    roots
+                        .add(certificate)
+                        .map_err(|e| wrong("--tlscacert", ca, &e.to_string()))?;
+                }
+            }
+            (None, Some(load)) => {
+                let found = load()
+                    .map_err(|e| InputError::new("--tlscacert", e, "a file of authorities to trust"))?;
+                // Some systems have single certificates that nobody can read; the others count.
+                roots.add_parsable_certificates(found.into_iter().map(CertificateDer::from));
+            }
+            (None, None) => {}
+        }
+        if roots.is_empty() {
+            let why = "no certificate authority is trusted, so no daemon would be";
+            return Err(InputError::new(
+                "--tlscacert",
+                why,
+                "a file of authorities to trust",
+            ));
+        }
+        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|e| InputError::new("TLS", e.to_string(), ""))?
+            .with_root_certificates(roots);
+        let mut config = match (&self.cert, &self.key) {
+            (None, None) => builder.with_no_client_auth(),
+            (Some(cert), Some(key)) => {
+                let chain = certificates("--tlscert", cert)?;
+                let text = read("--tlskey", key)?;
+                let secret = PrivateKeyDer::from_pem_slice(&text)
+                    .map_err(|e| wrong("--tlskey", key, &format!("it holds no private key: {e}")))?;
+                builder
+                    .with_client_auth_cert(chain, secret)
+                    .map_err(|e| wrong("--tlskey", key, &format!("it does not fit the certificate: {e}")))?
+            }
+            (Some(_), None) => {
+                return Err(InputError::new(
+                    "--tlskey",
+                    "a certificate needs its key",
+                    "a file",
+                ));
+            }
+            (None, Some(_)) => {
+                return Err(InputError::new(
+                    "--tlscert",
+                    "a key needs its certificate",
+                    "a file",
+                ));
+            }
+        };
+        config.alpn_protocols = vec![protocol];
+        Ok(config)
+    }
+}
+
+fn wrong(flag: &str, pem: &Pem, why: &str) -> InputError {
+    let text = match pem {
+        Pem::File(path) => format!("{}: {why}", path.display()),
+        Pem::Bytes(_) => why.to_owned(),
+    };
+    InputError::new(flag, text, "PEM text")
+}
+
+fn read(flag: &str, pem: &Pem) -> Result<Vec<u8>, InputError> {
+    match pem {
+        Pem::Bytes(bytes) => Ok(bytes.to_vec()),
+        Pem::File(path) => {
+            let mut text = Vec::new();
+            std::fs::File::open(path)
+                .and_then(|file| io::Read::read_to_end(&mut io::Read::take(file, MAX_PEM), &mut text))
+                .map_err(|e| wrong(flag, pem, &format!("cannot read it: {e}")))?;
+            Ok(text)
+        }
+    }
+}
+
+fn certificates(flag: &str, pem: &Pem) -> Result<Vec<CertificateDer<'static>>, InputError> {
+    let text = read(flag, pem)?;
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text)
+        .take(MAX_CERTIFICATES)
+        .collect();
+    match all {
+        Ok(all) if !all.is_empty() => Ok(all),
+        Ok(_) => Err(wrong(flag, pem, "it holds no certificate in PEM")),
+        Err(e) => Err(wrong(flag, pem, &e.to_string())),
+    }
+}
+
+/// A TLS connection to a daemon.
+#[derive(Debug)]
+pub struct TlsStream {
+    stream: client::TlsStream<TcpStream>,
+    name: String,
+}
+
+impl AsyncRead for TlsStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        // What the daemon thinks of our certificate is told when it is read from for the first time.
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        read.map_err(|e| explain(e, &self.name))
+    }
+}
+
+impl AsyncWrite for TlsStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, data)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// Says what an error of TLS means, and which option changes it.
+fn explain(error: io::Error, name: &str) -> io::Error {
+    let Some(inner) = error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>()) else {
+        return error;
+    };
+    use CertificateError as C;
+    let text = match inner {
+        rustls::Error::InvalidCertificate(why) => match why {
+            // The second: somebody else of the same name is trusted.
+            C::UnknownIssuer | C::BadSignature => {
+                "its certificate is signed by no authority that is trusted; name its authority with \
+                                 --tlscacert"
+                    .to_owned()
+            }
+            C::Expired | C::ExpiredContext { .. } => "its certificate has expired".to_owned(),
+            C::NotValidYet | C::NotValidYetContext { .. } => "its certificate is not valid yet".to_owned(),
+            C::NotValidForName | C::NotValidForNameContext { .. } => {
+                format!(
+                    "its certificate is not for `{name}`; if that is right, name whom it is for with --tlsservername"
+                )
+            }
+            other => format!("its certificate is not accepted: {other}"),
+        },
+        rustls::Error::AlertReceived(AlertDescription::CertificateRequired) => {
+            "it wants to see a certificate; give one with --tlscert and --tlskey".to_owned()
+        }
+        rustls::Error::AlertReceived(
+            alert @ (AlertDescription::UnknownCA
+            | AlertDescription::BadCertificate
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::AccessDenied
+            | AlertDescription::UnsupportedCertificate),
+        ) => format!("it does not accept the certificate of --tlscert ({alert:?})"),
+        rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol)
+        | rustls::Error::NoApplicationProtocol => {
+            "it speaks TLS, but something else inside than is wanted".to_owned()
+        }
+        rustls::Error::InvalidMessage(_) => "it does not speak TLS".to_owned(),
+        other => format!("TLS: {other}"),
+    };
+    io::Error::new(error.kind(), text)
+}
+
+#[cfg(test)]
+mod tests;

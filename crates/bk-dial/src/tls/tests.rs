@@ -1,0 +1,206 @@
+//! Real certificates, good and bad, on a real connection.
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+};
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{ServerConfig, server::WebPkiClientVerifier},
+};
+
+use super::*;
+
+type Authority = CertifiedIssuer<'static, KeyPair>;
+
+fn authority(name: &str) -> Authority {
+    let mut params = CertificateParams::new(Vec::<String>::new()).expect("parameters");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.distinguished_name.push(DnType::CommonName, name);
+    CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("signed")
+}
+
+/// A certificate for `name`, and its key, as PEM.
+fn identity(by: &Authority, name: &str, expired: bool) -> (String, String) {
+    let mut params = CertificateParams::new(vec![name.to_owned()]).expect("parameters");
+    if expired {
+        (params.not_before, params.not_after) = (date_time_ymd(2001, 1, 1), date_time_ymd(2002, 1, 1));
+    }
+    let key = KeyPair::generate().expect("a key");
+    let certificate = params.signed_by(&key, by).expect("signed");
+    (certificate.pem(), key.serialize_pem())
+}
+
+fn pem(text: &str) -> Pem {
+    Pem::Bytes(text.as_bytes().into())
+}
+
+/// Serves one connection that gives back what it gets; wants a certificate of `clients` if that is given.
+async fn serve(server: (String, String), clients: Option<&Authority>) -> std::net::SocketAddr {
+    let provider = Arc::new(ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .expect("versions");
+    let builder = match clients {
+        Some(authority) => {
+            let mut roots = RootCertStore::empty();
+            roots.add(authority.der().clone()).expect("a root");
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+            builder.with_client_cert_verifier(verifier.expect("a verifier"))
+        }
+        None => builder.with_no_client_auth(),
+    };
+    let chain = CertificateDer::pem_slice_iter(server.0.as_bytes()).collect::<Result<Vec<_>, _>>();
+    let key = PrivateKeyDer::from_pem_slice(server.1.as_bytes()).expect("a key");
+    let mut config = builder
+        .with_single_cert(chain.expect("PEM"), key)
+        .expect("an identity");
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.expect("somebody");
+        if let Ok(mut stream) = TlsAcceptor::from(Arc::new(config)).accept(stream).await {
+            let mut bytes = [0; 5];
+            if stream.read_exact(&mut bytes).await.is_ok() {
+                let _ = stream.write_all(&bytes).await;
+                let _ = stream.shutdown().await;
+            }
+        }
+    });
+    address
+}
+
+/// What comes back, or why nothing does.
+async fn ask(address: std::net::SocketAddr, host: &str, options: TlsOptions) -> Result<Vec<u8>, String> {
+    let stream = TcpStream::connect(address).await.expect("connected");
+    let mut stream = options
+        .connect(host, b"h2", stream)
+        .await
+        .map_err(|e| e.to_string())?;
+    let mut back = Vec::new();
+    // The daemon may have refused already; then reading says why.
+    let _ = stream.write_all(b"hello").await;
+    stream.read_to_end(&mut back).await.map_err(|e| e.to_string())?;
+    Ok(back)
+}
+
+#[tokio::test]
+async fn both_sides_show_who_they_are() {
+    let (ours, theirs) = (authority("ours"), authority("theirs"));
+    let (cert, key) = identity(&theirs, "me", false);
+    for (host, name) in [("build.example", None), ("127.0.0.1", Some("build.example"))] {
+        let address = serve(identity(&ours, "build.example", false), Some(&theirs)).await;
+        let mut options = TlsOptions::new()
+            .ca(pem(&ours.pem()))
+            .identity(pem(&cert), pem(&key));
+        options.server_name = name.map(str::to_owned);
+        assert_eq!(ask(address, host, options).await, Ok(b"hello".to_vec()));
+    }
+    // An address stands for itself.
+    let address = serve(identity(&ours, "127.0.0.1", false), None).await;
+    let options = TlsOptions::new().ca(pem(&ours.pem()));
+    assert_eq!(ask(address, "127.0.0.1", options).await, Ok(b"hello".to_vec()));
+    // The system's authorities count when none is named.
+    let address = serve(identity(&ours, "h", false), None).await;
+    let der = ours.der().to_vec();
+    let options = TlsOptions::new().system_roots(move || Ok(vec![der.clone()]));
+    assert_eq!(ask(address, "h", options).await, Ok(b"hello".to_vec()));
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_said_with_what_changes_it() {
+    let (ours, theirs) = (authority("ours"), authority("theirs"));
+    let trusting = || TlsOptions::new().ca(pem(&ours.pem()));
+    let (cert, key) = identity(&ours, "me", false);
+    for (server, clients, options, why) in [
+        (
+            identity(&theirs, "h", false),
+            None,
+            trusting(),
+            "no authority that is trusted; name its authority with --tlscacert",
+        ),
+        (
+            identity(&ours, "h", true),
+            None,
+            trusting(),
+            "its certificate has expired",
+        ),
+        (
+            identity(&ours, "other", false),
+            None,
+            trusting(),
+            "not for `h`; if that is right, name whom it is for with --tlsservername",
+        ),
+        (
+            identity(&ours, "h", false),
+            Some(&theirs),
+            trusting(),
+            "give one with --tlscert and --tlskey",
+        ),
+        (
+            identity(&ours, "h", false),
+            Some(&theirs),
+            trusting().identity(pem(&cert), pem(&key)),
+            "does not accept the certificate of --tlscert",
+        ),
+        (
+            identity(&ours, "h", false),
+            None,
+            TlsOptions::new(),
+            "--tlscacert: no certificate authority is trusted",
+        ),
+        (
+            identity(&ours, "h", false),
+            None,
+            trusting().identity(pem(&cert), pem(&cert)),
+            "--tlskey: it holds no private key",
+        ),
+        (
+            identity(&ours, "h", false),
+            None,
+            TlsOptions::new().ca(pem("nothing")),
+            "--tlscacert: it holds no certificate",
+        ),
+        (
+            identity(&ours, "h", false),
+            None,
+            TlsOptions::new().ca(PathBuf::from("/nonexistent/ca.pem")),
+            "/nonexistent/ca.pem: cannot read it",
+        ),
+        (
+            identity(&ours, "h", false),
+            None,
+            trusting().server_name("a b"),
+            "--tlsservername: `a b` is neither",
+        ),
+    ] {
+        let address = serve(server, clients).await;
+        let error = ask(address, "h", options).await.expect_err(why);
+        assert!(error.contains(why), "{error}\nwanted: {why}");
+    }
+    // Something that speaks no TLS.
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.expect("somebody");
+        stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await
+    });
+    let error = ask(address, "h", trusting()).await.expect_err("no TLS");
+    assert_eq!(error, "it does not speak TLS");
+}
+
+#[test]
+fn a_directory_has_the_files_under_either_name() {
+    let dir = tempfile::tempdir().expect("a directory");
+    assert!(TlsOptions::from_dir(dir.path()).is_err());
+    for name in ["ca.crt", "cert.pem", "tls.key"] {
+        std::fs::write(dir.path().join(name), "").expect("writable");
+    }
+    let found = format!("{:?}", TlsOptions::from_dir(dir.path()).expect("files"));
+    assert!(
+        found.contains("ca.crt") && found.contains("cert.pem") && !found.contains("tls.key"),
+        "{found}"
+    );
+}
