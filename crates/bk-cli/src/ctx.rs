@@ -3,6 +3,9 @@
 //! The rule of an archive: the archive is whole or the exit code says otherwise; a file appears under its name when it is complete, and
 //! neither it nor what is written for it becomes part of the archive.
 
+mod compare;
+mod du;
+mod lint;
 mod look;
 mod ls;
 mod why;
@@ -34,6 +37,10 @@ pub(crate) fn main(command: &CtxCommand) -> u8 {
         CtxCommand::Tar(args) => tar(args),
         CtxCommand::Ls(args) => ls::main(args),
         CtxCommand::Why(args) => why::main(args),
+        CtxCommand::Du(args) => du::main(args),
+        CtxCommand::Lint(args) => lint::main(args),
+        CtxCommand::Hash(args) => compare::hash(args),
+        CtxCommand::Diff(args) => compare::diff(args),
     }
 }
 

@@ -15,6 +15,9 @@ mod call;
 #[cfg(unix)]
 #[path = "cli/ctx.rs"]
 mod ctx;
+#[cfg(unix)]
+#[path = "cli/ctx_live.rs"]
+mod ctx_live;
 #[path = "cli/endpoints.rs"]
 mod endpoints;
 #[cfg(unix)]

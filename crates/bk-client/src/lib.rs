@@ -41,7 +41,8 @@ pub use bk_fsync::{
     tree::{self, DirTree, MemoryTree, Tree},
 };
 pub use bk_session::{
-    ContextTar, ContextView, Deciding, DockerConfig, Need, Needs, Proxies, TokenClient, Why, WhyNot,
+    ContextDifference, ContextSize, ContextTar, ContextView, Deciding, Differs, DockerConfig, LintFinding,
+    LintKind, Need, Needs, Proxies, TokenClient, Why, WhyNot,
 };
 
 #[cfg(feature = "buildkitd")]

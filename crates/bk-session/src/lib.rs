@@ -32,7 +32,10 @@ mod tunnel;
 
 pub use archive::ArchiveStream;
 pub use content::Contents;
-pub use context::{ContextView, Deciding, Need, Needs, Why, WhyNot};
+pub use context::{
+    ContextDifference, ContextSize, ContextView, Deciding, Differs, LintFinding, LintKind, Need, Needs, Why,
+    WhyNot,
+};
 pub use context_tar::{ContextTar, explain_tar_error};
 pub use docker_config::DockerConfig;
 pub use exports::Exports;

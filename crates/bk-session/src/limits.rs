@@ -199,3 +199,19 @@ pub const INDEX_LOCK_PAUSE: Duration = Duration::from_millis(20);
 /// Largest Dockerfile that is read to find out what it needs, in bytes: far above any that a person or program writes, and
 /// what a daemon would take in one message.
 pub const MAX_DOCKERFILE: u64 = 16 * 1024 * 1024;
+
+/// Bytes of a file that are read at once for a digest or a comparison of contexts: few system calls, and it stays in the
+/// processor's cache.
+pub const READ_BUFFER: usize = 128 * 1024;
+
+/// Files that look like secrets of which each is named: more than anyone reads.
+pub const MAX_FINDINGS: usize = 100;
+
+/// Bytes at the start of a file that are searched for a secret: keys and settings are shorter.
+pub const SECRET_PROBE: u64 = 64 * 1024;
+
+/// Bytes in directories that tools fill which are worth a word in any context: a second on a slow connection.
+pub const HUGE_BYTES: u64 = 10 * 1024 * 1024;
+
+/// The same where they are at least a quarter of what is sent.
+pub const HUGE_SHARE_BYTES: u64 = 1024 * 1024;

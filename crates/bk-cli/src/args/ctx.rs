@@ -11,8 +11,16 @@ use super::{ContextMode, FileArgs};
 pub(crate) enum CtxCommand {
     /// List what a build would send, in the order of the wire
     Ls(Box<CtxLsArgs>),
+    /// Show how much a build would send, by directory, largest first
+    Du(Box<CtxDuArgs>),
     /// Say why paths are sent, or why not
     Why(Box<CtxWhyArgs>),
+    /// Look for what is questionable: patterns without effect, secrets, what tools left behind
+    Lint(Box<CtxLintArgs>),
+    /// Print a digest of what a build would send
+    Hash(Box<CtxHashArgs>),
+    /// Compare what a build would send with another directory
+    Diff(Box<CtxDiffArgs>),
     /// Write the context as a tar archive, after its ignore file
     Tar(Box<CtxTarArgs>),
 }
@@ -99,4 +107,63 @@ pub(crate) struct CtxWhyArgs {
     /// Paths from the root of the context, or whole paths of files in it
     #[arg(value_name = "PATH", required = true)]
     pub(crate) paths: Vec<PathBuf>,
+}
+
+/// `bk ctx du`.
+#[derive(Debug, Args)]
+pub(crate) struct CtxDuArgs {
+    /// How many levels below DIR are shown
+    #[arg(short, long, value_name = "LEVELS", default_value_t = 2)]
+    pub(crate) depth: usize,
+    /// One JSON object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) look: LookArgs,
+    /// The context: a directory
+    #[arg(value_name = "DIR", default_value = ".")]
+    pub(crate) context: PathBuf,
+}
+
+/// `bk ctx lint`.
+#[derive(Debug, Args)]
+#[command(after_help = "Exit codes: 0 nothing was found, 1 something was, 2 the command line is wrong")]
+pub(crate) struct CtxLintArgs {
+    /// One JSON object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) look: LookArgs,
+    /// The context: a directory
+    #[arg(value_name = "DIR", default_value = ".")]
+    pub(crate) context: PathBuf,
+}
+
+/// `bk ctx hash`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  bk ctx hash --context-mode git .       the same for every checkout, whatever its umask was")]
+pub(crate) struct CtxHashArgs {
+    #[command(flatten)]
+    pub(crate) look: LookArgs,
+    /// The context: a directory
+    #[arg(value_name = "DIR", default_value = ".")]
+    pub(crate) context: PathBuf,
+}
+
+/// `bk ctx diff`.
+#[derive(Debug, Args)]
+#[command(after_help = "Exit codes: 0 they are the same, 1 they differ, 2 the command line is wrong")]
+pub(crate) struct CtxDiffArgs {
+    /// One JSON object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// The context
+    #[arg(short = 'C', long, value_name = "DIR", default_value = ".")]
+    pub(crate) directory: PathBuf,
+    #[command(flatten)]
+    pub(crate) look: LookArgs,
+    /// The directory to compare with, as a context of its own
+    #[arg(value_name = "OTHER")]
+    pub(crate) other: PathBuf,
 }

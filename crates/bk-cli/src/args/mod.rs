@@ -20,7 +20,9 @@ pub(crate) use access::AccessArgs;
 pub(crate) use bake::BakeArgs;
 pub(crate) use cache::CacheArgs;
 pub(crate) use call::CallArgs;
-pub(crate) use ctx::{CtxCommand, CtxLsArgs, CtxTarArgs, CtxWhyArgs, LookArgs};
+pub(crate) use ctx::{
+    CtxCommand, CtxDiffArgs, CtxDuArgs, CtxHashArgs, CtxLintArgs, CtxLsArgs, CtxTarArgs, CtxWhyArgs, LookArgs,
+};
 pub(crate) use daemon::{Backend, Global, Route};
 pub(crate) use files::{ContextMode, FileArgs, OnChange, Sync};
 pub(crate) use progress::{Progress, ProgressArgs};

@@ -128,3 +128,66 @@ fn a_context_by_name_is_looked_at() {
     let ran = ctx(dir.path(), &["ls", "--build-context", "other"]);
     assert_eq!(ran.code, Some(2), "{}", ran.err);
 }
+
+#[test]
+fn du_adds_up_and_lint_finds() {
+    let dir = tree();
+    let ran = ctx(dir.path(), &["du"]);
+    let want = "      5 B        3  .\n      4 B        2    src/\n      3 B        1      a.rs\n      1 B        1      gen/\n\
+                \x20     1 B        1    doc/\n      1 B        1      a\u{1b}[31m$ x\n";
+    assert_eq!((ran.code, &*ran.out), (Some(0), want));
+    let ran = ctx(dir.path(), &["du", "--json", "--depth=1"]);
+    let first = r#"{"bytes":5,"files":3,"kind":"dir","path":""}"#;
+    assert_eq!(ran.out.lines().collect::<Vec<_>>()[..1], [first], "{}", ran.out);
+    assert_eq!(ran.out.lines().count(), 3);
+
+    let ran = ctx(dir.path(), &["lint"]);
+    assert_eq!((ran.code, &*ran.out), (Some(0), ""), "{}", ran.err);
+    fs::write(dir.path().join(".dockerignore"), "gone\n*/gen/\n!src/a.rs\n b\n").expect("writable");
+    fs::write(dir.path().join("src/.env"), "SECRET=1").expect("writable");
+    let ran = ctx(dir.path(), &["lint"]);
+    let want = ".dockerignore:1: dead-pattern: `gone` matches nothing\n\
+                .dockerignore:2: differs: `*/gen`: a `/` at the end means nothing here, so that files match too; Git matches \
+                directories only\n\
+                .dockerignore:3: no-effect: `!src/a.rs` changes nothing: what it matches is not ignored above it, or is \
+                ignored again below it\n\
+                .dockerignore:4: dead-pattern: `b` matches nothing\n\
+                .dockerignore:4: differs: `b`: white space in front is cut here; Git takes it for a part of the name\n\
+                secret: `src/.env` looks like settings with secrets, and is sent\n";
+    assert_eq!((ran.code, &*ran.out), (Some(1), want));
+}
+
+#[test]
+fn digests_and_differences_are_about_what_is_sent() {
+    let (one, two) = (tree(), tree());
+    let hash = |dir: &Path| {
+        let ran = ctx(dir, &["hash", "--context-mode=git"]);
+        assert_eq!(ran.code, Some(0), "{}", ran.err);
+        ran.out
+    };
+    let first = hash(one.path());
+    assert!(first.starts_with("sha256:") && first.len() == 72, "{first}");
+    fs::write(two.path().join("src/gen/b"), "not sent").expect("writable");
+    assert_eq!(first, hash(two.path()));
+    let same = ctx(one.path(), &["diff", text(two.path())]);
+    assert_eq!((same.code, &*same.out), (Some(0), ""), "{}", same.err);
+
+    fs::write(two.path().join("src/a.rs"), "abd").expect("writable");
+    fs::write(two.path().join("src/b.rs"), "b").expect("writable");
+    fs::remove_file(two.path().join("src/gen/keep")).expect("removed");
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = two.path().join("doc");
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).expect("a mode");
+    assert_ne!(first, hash(two.path()));
+    let ran = ctx(one.path(), &["diff", text(two.path())]);
+    let want = "M doc\nC src/a.rs\n- src/b.rs\n+ src/gen\n+ src/gen/keep\n";
+    assert_eq!((ran.code, &*ran.out), (Some(1), want), "{}", ran.err);
+    let ran = ctx(
+        one.path(),
+        &["diff", "--context-mode=git", "--json", text(two.path())],
+    );
+    assert_eq!(
+        ran.out.lines().next(),
+        Some(r#"{"path":"src/a.rs","what":"content"}"#)
+    );
+}

@@ -41,7 +41,7 @@ fn context(target: &Target, rest: &str) -> tempfile::TempDir {
     dir
 }
 
-fn build(target: &Target, context: &Path, flags: &[&str]) -> Command {
+pub(super) fn build(target: &Target, context: &Path, flags: &[&str]) -> Command {
     let mut command = match target.route {
         Route::Direct => bk(&["--backend", "buildkitd"]),
         route => bk(&["--docker-route", route.name()]),
@@ -55,13 +55,18 @@ fn build(target: &Target, context: &Path, flags: &[&str]) -> Command {
 
 /// Runs `test` on every place that is there, one after the other.
 fn everywhere(name: &str, test: impl AsyncFn(&Target)) {
+    on(&PLACES, name, test);
+}
+
+/// The same on some places.
+pub(super) fn on(places: &[(Daemon, Route)], name: &str, test: impl AsyncFn(&Target)) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
         .build();
     let runtime = runtime.expect("a runtime");
-    for (daemon, route) in PLACES {
-        if let Some(target) = Target::find(daemon, route, name) {
+    for (daemon, route) in places {
+        if let Some(target) = Target::find(*daemon, *route, name) {
             runtime.block_on(async {
                 let _turn = target.turn().await;
                 test(&target).await;

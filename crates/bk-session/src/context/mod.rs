@@ -2,11 +2,21 @@
 //!
 //! The rule: everything asks the same filter that a transfer uses, made of the same lists that a daemon would send.
 
+mod digest;
+mod lint;
 mod needs;
+mod secrets;
+mod sizes;
 mod view;
 mod why;
 mod words;
 
+pub use digest::{ContextDifference, Differs};
+pub use lint::{LintFinding, LintKind};
 pub use needs::{Need, Needs};
+pub use sizes::ContextSize;
 pub use view::ContextView;
 pub use why::{Deciding, Why, WhyNot};
+
+#[cfg(test)]
+mod view_tests;

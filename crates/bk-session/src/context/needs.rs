@@ -58,7 +58,8 @@ impl Needs {
         if self.everything() {
             return Vec::new();
         }
-        let sorted: BTreeSet<&str> = self.paths().collect();
+        // As the frontend sends them, there is no `/` in front.
+        let sorted: BTreeSet<&str> = self.paths().map(|p| p.trim_start_matches('/')).collect();
         sorted.into_iter().map(|p| p.as_bytes().to_vec()).collect()
     }
 
@@ -367,8 +368,6 @@ impl<'d, 't> Analysis<'_, 'd, 't> {
             }
             Base::Stage(base) => {
                 values = self.stages[base].at_end.clone().unwrap_or_default();
-                // Frontends differ in whether arguments of the stage below hold without being declared again.
-                values.args.values_mut().for_each(|v| *v = Value::Unknown);
                 let triggers = self.stages[base].instructions.iter();
                 let takes = |i: &Instruction<'_>| match i {
                     Instruction::Onbuild(i) => uses(&i.instruction).map_or(true, |u| !u.is_empty()),

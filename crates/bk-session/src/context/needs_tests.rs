@@ -30,7 +30,7 @@ fn the_stages_that_the_target_needs_count() {
     let text = "FROM scratch AS Base\nCOPY b /\nFROM scratch AS unused\nCOPY u /\nFROM base AS one\n\
                 COPY --from=tool x /\nFROM scratch AS tool\nRUN --mount=src=m,target=/m \\\n true\nFROM one\nADD z/../a/ q* /\n";
     let none = BTreeMap::new();
-    assert_eq!(follow(&read(text, &given(&none))), ["/a", "/b", "/m", "/q*"]);
+    assert_eq!(follow(&read(text, &given(&none))), ["a", "b", "m", "q*"]);
     let with = |target| {
         let given = Given {
             target: Some(target),
@@ -38,9 +38,9 @@ fn the_stages_that_the_target_needs_count() {
         };
         read(text, &given)
     };
-    assert_eq!(follow(&with("base")), ["/b"]);
-    assert_eq!(follow(&with("UNUSED")), ["/u"]);
-    assert_eq!(follow(&with("3")), ["/m"]);
+    assert_eq!(follow(&with("base")), ["b"]);
+    assert_eq!(follow(&with("UNUSED")), ["u"]);
+    assert_eq!(follow(&with("3")), ["m"]);
     let lines = read(text, &given(&none));
     let lines: Vec<_> = lines.instructions.iter().map(|n| (n.line, &*n.text)).collect();
     assert_eq!(
@@ -66,23 +66,25 @@ fn variables_have_the_values_of_the_frontend() {
     let mut args = BTreeMap::new();
     assert_eq!(
         follow(&read(text, &given(&args))),
-        ["/e w", "/gv", "/has", "/none", "/style w", "/w"]
+        ["e w", "gv", "has", "none", "style w", "w"]
     );
     args.insert("W".to_owned(), "given".to_owned());
     args.insert("V".to_owned(), "over".to_owned());
     assert_eq!(
         follow(&read(text, &given(&args))),
-        ["/e given", "/given", "/has", "/none", "/over", "/style given"]
+        ["e given", "given", "has", "none", "over", "style given"]
     );
     let text = "# escape=`\nFROM scratch\nCOPY [\"a b\", \"c`$d\", \"/\"]\n";
-    assert_eq!(follow(&read(text, &given(&args))), ["/a b", "/c$d"]);
+    assert_eq!(follow(&read(text, &given(&args))), ["a b", "c$d"]);
+    let child = "FROM scratch AS a\nARG X=x\nENV Y=y\nFROM a\nCOPY $X $Y /\n";
+    assert_eq!(follow(&read(child, &given(&args))), ["x", "y"]);
     let arch = "FROM alpine\nARG TARGETARCH\nARG TARGETPLATFORM\nCOPY bin-$TARGETARCH ${TARGETPLATFORM} /\n";
     assert!(read(arch, &given(&args)).unknown.is_some());
     let known = Given {
         platform: Some("linux/aarch64/v8"),
         ..given(&args)
     };
-    assert_eq!(follow(&read(arch, &known)), ["/bin-arm64", "/linux/arm64"]);
+    assert_eq!(follow(&read(arch, &known)), ["bin-arm64", "linux/arm64"]);
 }
 
 #[test]
@@ -90,7 +92,7 @@ fn what_is_no_path_of_the_context_is_left_out() {
     let none = BTreeMap::new();
     let text = "FROM scratch\nADD https://x.example/a git@x.example:a.git local /\nCOPY <<EOF more /x\nin\nEOF\n\
                 RUN --mount=type=secret,id=s --mount=type=cache,target=/c --mount=type=bind,from=alpine,target=/a true\n";
-    assert_eq!(follow(&read(text, &given(&none))), ["/local", "/more"]);
+    assert_eq!(follow(&read(text, &given(&none))), ["local", "more"]);
     let nothing = read("FROM alpine\nRUN true\n", &given(&none));
     assert!(nothing.nothing() && !nothing.everything());
     for all in [
@@ -118,7 +120,6 @@ fn what_is_not_known_is_said() {
             "FROM alpine\nCOPY $HOME/a /\n",
             "line 2 of the Dockerfile: the value of `$HOME`",
         ),
-        ("FROM scratch AS a\nARG X=1\nFROM a\nCOPY $X /\n", "line 4"),
         ("FROM scratch AS a\nONBUILD COPY x /\nFROM a\n", "ONBUILD"),
         ("FROM scratch\nCOPY \"a /\n", "double quote"),
         ("FROM scratch\nNONSENSE\n", "cannot be read here"),
@@ -134,7 +135,7 @@ fn what_is_not_known_is_said() {
             .is_some()
     );
     let fine = "# syntax=docker/dockerfile:1.7\nFROM scratch\nCOPY a /\n";
-    assert_eq!(follow(&read(fine, &given(&none))), ["/a"]);
+    assert_eq!(follow(&read(fine, &given(&none))), ["a"]);
 }
 
 #[test]
@@ -146,8 +147,8 @@ fn contexts_by_name_take_the_place_of_stages_and_images() {
         contexts: contexts.iter().copied().collect(),
         ..given(&none)
     };
-    assert_eq!(follow(&read(text, &look(None, &["lib"]))), ["/own"]);
-    assert_eq!(follow(&read(text, &look(Some("other"), &["other"]))), ["/z"]);
+    assert_eq!(follow(&read(text, &look(None, &["lib"]))), ["own"]);
+    assert_eq!(follow(&read(text, &look(Some("other"), &["other"]))), ["z"]);
     assert!(read(text, &look(Some("alpine"), &["alpine"])).everything());
     assert!(read(text, &look(Some("unused"), &["unused"])).nothing());
 }

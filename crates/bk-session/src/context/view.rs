@@ -35,6 +35,9 @@ use crate::{
 pub(super) struct Ignore {
     /// Where it lies, for messages.
     pub(super) file: PathBuf,
+    /// Where it is read from, and its name there.
+    pub(super) from: Source,
+    pub(super) name: String,
     /// Its patterns with their lines.
     pub(super) patterns: Vec<(Vec<u8>, usize)>,
 }
@@ -127,6 +130,8 @@ impl ContextView {
         let need_filters = NeedFilter::all(tree, &needs).map_err(bad)?;
         let ignore = ignored.map(|(from, (file, patterns))| Ignore {
             file: at(from, &file),
+            from: from.clone(),
+            name: file,
             patterns,
         });
         Ok(Self {
@@ -146,18 +151,22 @@ impl ContextView {
     #[cfg(test)]
     pub(super) fn by_lists(tree: MemoryTree, options: &FilterOptions) -> Result<Self, FilterError> {
         let only = FilterOptions::new(Vec::new(), options.exclude.clone(), Vec::new());
+        let (filter, rules) = (Filter::new(&tree, options)?, Filter::new(&tree, &only)?);
+        let source = Source {
+            tree: std::sync::Arc::new(tree),
+            root: None,
+        };
         let lines = options.exclude.iter().cloned();
         Ok(Self {
-            filter: Filter::new(&tree, options)?,
-            rules: Filter::new(&tree, &only)?,
+            filter,
+            rules,
             ignore: Some(Ignore {
                 file: IGNORE_FILE.into(),
+                from: source.clone(),
+                name: IGNORE_FILE.to_owned(),
                 patterns: lines.enumerate().map(|(at, p)| (p, at + 1)).collect(),
             }),
-            source: Source {
-                tree: std::sync::Arc::new(tree),
-                root: None,
-            },
+            source,
             needs: Needs {
                 unknown: Some("lists".to_owned()),
                 ..Needs::default()
@@ -266,14 +275,7 @@ impl ContextView {
     /// A pattern that turned out to be bad.
     pub(super) fn bad(&self, error: &FilterError) -> BuildError {
         match &self.ignore {
-            Some(ignore) => {
-                let file = Source {
-                    tree: self.source.tree.clone(),
-                    root: ignore.file.parent().map(Path::to_owned),
-                };
-                let name = ignore.file.file_name().unwrap_or_default();
-                bad_pattern(&file, &name.to_string_lossy(), &ignore.patterns, error)
-            }
+            Some(ignore) => bad_pattern(&ignore.from, &ignore.name, &ignore.patterns, error),
             None => InputError::new("the Dockerfile", chain(error), "").into(),
         }
     }
