@@ -44,7 +44,7 @@ pub trait ImageBuilder: Send + Sync {
 }
 
 /// What a builder is, as far as it is known without asking again.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
 pub struct BuilderInfo {
     /// `docker`, `buildkitd`, or a third party's own word.
@@ -52,8 +52,10 @@ pub struct BuilderInfo {
     /// The endpoint as the user would write it, for instance `unix:///var/run/docker.sock`. Never holds a secret.
     pub address: String,
     /// How the daemon is reached, where there is a choice: `h2c`, `grpc`, `build` or `tar` for Docker Engine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route: Option<String>,
     /// The daemon's own version, for instance `28.5.2`, when it has said it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
 }
 

@@ -3,8 +3,9 @@
 use std::{sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
-use crate::{BuilderInfo, SourceSnippet};
+use crate::{BuilderInfo, SourceSnippet, serial};
 
 /// The key of a vertex: opaque text that the daemon chose (usually a digest). Cheap to clone.
 pub type VertexId = Arc<str>;
@@ -13,7 +14,11 @@ pub type VertexId = Arc<str>;
 ///
 /// Times are the daemon's clock for vertices, statuses and logs, our own clock for [`BuildEvent::Started`] and
 /// [`BuildEvent::Completed`].
-#[derive(Clone, Debug)]
+///
+/// Serialised, it is an object whose member `event` tells the kind in snake case, beside the members of that kind. Times are
+/// RFC 3339 in UTC, bytes base64, `stream` the wire's number; members that are empty, zero or unknown are left out.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum BuildEvent {
     /// The build begins; nothing was sent to the daemon yet. Always the first event.
@@ -23,6 +28,7 @@ pub enum BuildEvent {
         /// Who builds.
         builder: BuilderInfo,
         /// When, by our clock.
+        #[serde(with = "serial::time")]
         at: SystemTime,
     },
     /// A vertex was announced, or announced again, and has not started.
@@ -48,31 +54,48 @@ pub enum BuildEvent {
     /// The build ended. Always the last event of a build that was not dropped.
     Completed {
         /// When, by our clock.
+        #[serde(with = "serial::time")]
         at: SystemTime,
         /// `None` after success, else the error's text.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         error: Option<String>,
     },
 }
 
+impl BuildEvent {
+    /// The version of the serialised form. It changes when something that was there is gone or means something else;
+    /// kinds and members may be added without a change.
+    pub const SCHEMA: u32 = 1;
+}
+
 /// A vertex of the build graph (a step, a source, an export) in its latest state.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 #[non_exhaustive]
 pub struct Vertex {
     /// Its key.
+    #[serde(with = "serial::id")]
     pub id: VertexId,
     /// The keys of the vertices that it needs.
+    #[serde(with = "serial::ids", skip_serializing_if = "Vec::is_empty")]
     pub inputs: Vec<VertexId>,
     /// Its name as the daemon says it, for instance `[2/3] RUN make`. Untrusted text: neutralise control bytes.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub name: String,
     /// The group that displays fold it into.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<ProgressGroup>,
     /// Start of the current run.
+    #[serde(with = "serial::maybe_time", skip_serializing_if = "Option::is_none")]
     pub started: Option<SystemTime>,
     /// End of the current run.
+    #[serde(with = "serial::maybe_time", skip_serializing_if = "Option::is_none")]
     pub completed: Option<SystemTime>,
     /// Whether it was answered from the cache.
+    #[serde(skip_serializing_if = "serial::is_false")]
     pub cached: bool,
     /// The error text, when it failed or was cancelled.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
@@ -95,7 +118,8 @@ impl Vertex {
 }
 
 /// Vertices that a display shows as one.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 #[non_exhaustive]
 pub struct ProgressGroup {
     /// The group's key.
@@ -103,6 +127,7 @@ pub struct ProgressGroup {
     /// The group's name.
     pub name: String,
     /// A weak member does not make the group visible by itself.
+    #[serde(skip_serializing_if = "serial::is_false")]
     pub weak: bool,
 }
 
@@ -118,24 +143,31 @@ impl ProgressGroup {
 }
 
 /// Progress inside a vertex, cumulative, keyed by (`vertex`, `id`).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 #[non_exhaustive]
 pub struct StatusUpdate {
     /// The vertex it belongs to.
+    #[serde(with = "serial::id")]
     pub vertex: VertexId,
     /// What progresses, for instance `transferring context:` or a layer digest.
     pub id: String,
     /// A longer name, often empty.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub name: String,
     /// Units done so far, usually bytes.
     pub current: i64,
     /// Units in all; 0 when unknown.
+    #[serde(skip_serializing_if = "serial::is_zero")]
     pub total: i64,
     /// When the daemon took this reading.
+    #[serde(default, with = "serial::maybe_time", skip_serializing_if = "Option::is_none")]
     pub timestamp: Option<SystemTime>,
     /// When it began.
+    #[serde(with = "serial::maybe_time", skip_serializing_if = "Option::is_none")]
     pub started: Option<SystemTime>,
     /// When it ended.
+    #[serde(with = "serial::maybe_time", skip_serializing_if = "Option::is_none")]
     pub completed: Option<SystemTime>,
 }
 
@@ -151,16 +183,20 @@ impl StatusUpdate {
 }
 
 /// Output of a step.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct LogChunk {
     /// The vertex that wrote it.
+    #[serde(with = "serial::id")]
     pub vertex: VertexId,
     /// Which of its outputs.
+    #[serde(with = "serial::stream")]
     pub stream: LogStream,
     /// The bytes as written. Untrusted: neutralise control bytes before a terminal sees them.
+    #[serde(with = "serial::bytes")]
     pub data: Bytes,
     /// When the daemon read them.
+    #[serde(default, with = "serial::maybe_time", skip_serializing_if = "Option::is_none")]
     pub timestamp: Option<SystemTime>,
 }
 
@@ -216,22 +252,27 @@ impl LogStream {
 }
 
 /// Something worth telling that does not stop the build.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Warning {
     /// Who warns, and of what.
     pub kind: WarningKind,
     /// The vertex it belongs to, for the daemon's warnings.
+    #[serde(default, with = "serial::maybe_id", skip_serializing_if = "Option::is_none")]
     pub vertex: Option<VertexId>,
     /// The daemon's level; 0 when it gave none, and for our own warnings.
+    #[serde(default, skip_serializing_if = "serial::is_zero")]
     pub level: i64,
     /// One line.
     pub short: String,
     /// Further lines.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub detail: Vec<String>,
     /// Where to read more; empty when nowhere.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub url: String,
     /// The place in the Dockerfile, from the daemon's copy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<SourceSnippet>,
 }
 
@@ -251,7 +292,8 @@ impl Warning {
 }
 
 /// Who warns, and of what.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum WarningKind {
     /// The daemon or its frontend (for instance a lint rule).
@@ -264,7 +306,8 @@ pub enum WarningKind {
 }
 
 /// Progress of one file transfer to the daemon, counted on our own side. Cumulative for the transfer.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 #[non_exhaustive]
 pub struct Transfer {
     /// The name of the source as the daemon asked for it: `context`, `dockerfile`, or a named context.
@@ -274,6 +317,7 @@ pub struct Transfer {
     /// Counts so far.
     pub report: crate::TransferReport,
     /// Whether this is the last reading of this transfer.
+    #[serde(skip_serializing_if = "serial::is_false")]
     pub done: bool,
 }
 
@@ -289,12 +333,13 @@ impl Transfer {
 }
 
 /// The daemon's question for the credentials of a registry, and what it got. Never holds a secret.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct CredentialUse {
     /// The registry's `host[:port]`, as the daemon says it.
     pub host: String,
     /// What they are for, each for instance `repository:team/app:pull`, as the daemon says it. Empty when it did not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub scopes: Vec<String>,
     /// Which entry of which configuration answered.
     pub source: String,
@@ -303,7 +348,8 @@ pub struct CredentialUse {
 }
 
 /// What a daemon got that asked for credentials.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum CredentialGiven {
     /// Nothing is known for that host: the daemon goes on anonymously.

@@ -23,6 +23,7 @@ mod policy_verifier;
 mod request;
 mod secret;
 mod secret_text;
+mod serial;
 mod session_exporter;
 mod set;
 mod sink;

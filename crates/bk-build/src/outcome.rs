@@ -113,7 +113,8 @@ impl ExportReport {
 }
 
 /// Counts of what a transfer offered and what the daemon took, in entries and bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
 #[non_exhaustive]
 pub struct TransferReport {
     /// Entries (files, directories, links) offered as metadata.

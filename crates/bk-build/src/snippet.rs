@@ -5,7 +5,7 @@ use std::fmt;
 use bytes::Bytes;
 
 /// Lines `start..=end`, counted from 1 as the daemon does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct LineRange {
     /// First line.
     pub start: i32,
@@ -17,12 +17,13 @@ pub struct LineRange {
 ///
 /// `Display` draws the lines with up to four lines of surroundings, marking the range with `>>>`; it draws nothing when
 /// there is no range or the range lies outside the file, and only `name:line` when the text is not known.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
 pub struct SourceSnippet {
     /// The file's name as the daemon says it.
     pub filename: String,
     /// The file's text.
+    #[serde(with = "crate::serial::bytes")]
     pub data: Bytes,
     /// The lines meant.
     pub ranges: Vec<LineRange>,

@@ -12,13 +12,14 @@ use bk_client::{
     BuildError, BuildOutcome, BuildProxies, BuildRequest, CallAnswer, Environment, EventReceiver, EventSink,
     ImageBuilder, LocalFailure,
 };
-use bk_progress::{Mode, Renderer};
+use bk_progress::Renderer;
 use tokio::{runtime::Handle, task::JoinHandle};
 
 use crate::{
     args::{BuildArgs, Global},
     call::{self, Question},
     connect::connect,
+    display::{self, Display},
     exit,
     files::{self, Metadata},
     interrupt::Interrupt,
@@ -29,7 +30,7 @@ use crate::{
 /// Runs the command and returns its exit code; everything there is to say was said.
 pub(crate) fn main(global: &Global, args: &BuildArgs) -> u8 {
     let Prepared {
-        mode,
+        display,
         request,
         proxies,
         question,
@@ -54,16 +55,23 @@ pub(crate) fn main(global: &Global, args: &BuildArgs) -> u8 {
         }
     };
     let print_id = args.progress.quiet && !outputs::use_stdout(&request.outputs);
-    let work = connect_and_build(global, request, proxies, mode, question.as_ref(), &mut metadata);
+    let work = connect_and_build(
+        global,
+        request,
+        proxies,
+        &display,
+        question.as_ref(),
+        &mut metadata,
+    );
     let done = runtime.block_on(Box::pin(work));
-    let code = match done.and_then(|done| tell(args, print_id, done, &metadata)) {
+    let code = match done.and_then(|done| tell(args, print_id, &display, done, &metadata)) {
         Ok(code) => code,
-        // The plain display ends with the last output of a failed step; the others have not shown it as text.
-        Err(e) => fail(&e, !matches!(mode, Mode::Auto | Mode::Plain)),
+        Err(e) => fail(&e, !display.shows_output()),
     };
     // Only now: until everything is said, signals must be heard. And not a plain drop, which would wait for ever for a
     // thread that a stopped terminal or a dead disk blocks.
     runtime.shutdown_timeout(limits::SHUTDOWN_GRACE);
+    display::restore_terminal();
     code
 }
 
@@ -75,7 +83,7 @@ pub(crate) fn fail(error: &BuildError, with_log: bool) -> u8 {
 
 /// What stands before any daemon is asked.
 struct Prepared {
-    mode: Mode,
+    display: Display,
     request: BuildRequest,
     proxies: BuildProxies,
     question: Option<Question>,
@@ -83,7 +91,7 @@ struct Prepared {
 }
 
 fn prepare(args: &BuildArgs) -> Result<Prepared, BuildError> {
-    let mode = request::mode(&args.progress, &Process)?;
+    let display = Display::new(&args.progress, &Process)?;
     let question = call::question(&args.call)?;
     let mut request = request::request(args, &Process)?;
     let mut metadata = Metadata::default();
@@ -99,7 +107,7 @@ fn prepare(args: &BuildArgs) -> Result<Prepared, BuildError> {
         None => BuildProxies::default(),
     };
     Ok(Prepared {
-        mode,
+        display,
         request,
         proxies,
         question,
@@ -114,9 +122,19 @@ enum Done<'a> {
 }
 
 /// Writes and prints what was asked for; returns the exit code.
-fn tell(args: &BuildArgs, print_id: bool, done: Done<'_>, metadata: &Metadata) -> Result<u8, BuildError> {
+fn tell(
+    args: &BuildArgs,
+    print_id: bool,
+    display: &Display,
+    done: Done<'_>,
+    metadata: &Metadata,
+) -> Result<u8, BuildError> {
     let outcome = match done {
-        Done::Built(outcome) => keep(args, *outcome, metadata)?,
+        Done::Built(outcome) => {
+            display.sum_up(args.progress.timings);
+            display.check()?;
+            keep(args, *outcome, metadata)?
+        }
         Done::Answered(question, answer) => return call::show(question, &answer),
     };
     Ok(match outcome.image_id {
@@ -160,7 +178,7 @@ async fn connect_and_build<'a>(
     global: &Global,
     mut request: BuildRequest,
     proxies: BuildProxies,
-    mode: Mode,
+    display: &Display,
     question: Option<&'a Question>,
     metadata: &mut Metadata,
 ) -> Result<Done<'a>, BuildError> {
@@ -173,7 +191,7 @@ async fn connect_and_build<'a>(
     };
     proxies.apply(&client.info().address, &mut request);
     metadata.built_by(&client.info());
-    let (renderer, grace) = (metadata.watch(mode.renderer(io::stderr())), limits::CANCEL_GRACE);
+    let (renderer, grace) = (metadata.watch(display.renderer()), limits::CANCEL_GRACE);
     match question {
         None => drive(&client, request, renderer, interrupt, grace)
             .await

@@ -4,7 +4,7 @@ use std::io;
 
 use tokio::sync::watch;
 
-use crate::{exit, limits};
+use crate::{display, exit, limits};
 
 /// Tells when the user asked to stop.
 pub(crate) struct Interrupt(watch::Receiver<bool>);
@@ -23,6 +23,7 @@ impl Interrupt {
             asked.send_replace(true);
             // The only thing left to happen is the end of this process: a second signal just brings it about sooner.
             drop(tokio::time::timeout(limits::EXIT_GRACE, signals.next()).await);
+            display::restore_terminal();
             std::process::exit(i32::from(exit::CANCELLED));
         });
         Ok(Self(receiver))

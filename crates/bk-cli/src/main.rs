@@ -10,6 +10,7 @@ mod build;
 mod call;
 mod connect;
 mod ctx;
+mod display;
 mod exit;
 mod files;
 mod interrupt;

@@ -91,6 +91,7 @@ pub(crate) fn install_panic_hook() {
             .location()
             .map(|l| format!(" at {}:{}", l.file(), l.line()))
             .unwrap_or_default();
+        crate::display::restore_terminal();
         to_stderr(&bug(what.unwrap_or("unknown"), &place));
         std::process::exit(i32::from(exit::PANIC));
     }));

@@ -178,7 +178,11 @@ pub(crate) fn mode(args: &ProgressArgs, around: &impl Surroundings) -> Result<Mo
     let chosen = match args.mode {
         Progress::Auto if args.quiet => Mode::Quiet,
         Progress::Auto => return from_variable(around),
+        Progress::Tty => Mode::Tty,
         Progress::Plain => Mode::Plain,
+        Progress::Ordered => Mode::Ordered,
+        Progress::Grouped => Mode::Grouped,
+        Progress::Json => Mode::Json,
         Progress::Rawjson => Mode::RawJson,
         Progress::Quiet => Mode::Quiet,
     };
@@ -198,7 +202,7 @@ fn from_variable(around: &impl Surroundings) -> Result<Mode, InputError> {
         return Ok(Mode::Auto);
     };
     match value.to_string_lossy().as_ref() {
-        // Set for other tools; `auto` is the nearest that there is.
+        // Often set for all commands: not an error where there is no terminal.
         "tty" => Ok(Mode::Auto),
         name => name.parse().map_err(|_| {
             InputError::new(

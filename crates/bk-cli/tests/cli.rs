@@ -9,6 +9,8 @@ mod bake_fake;
 #[cfg(unix)]
 #[path = "cli/bake_live.rs"]
 mod bake_live;
+#[path = "cli/buildx.rs"]
+mod buildx;
 #[cfg(unix)]
 #[path = "cli/call.rs"]
 mod call;
@@ -31,6 +33,9 @@ mod live;
 #[path = "cli/readme.rs"]
 mod readme;
 #[cfg(unix)]
+#[path = "cli/terminal.rs"]
+mod terminal;
+#[cfg(unix)]
 #[path = "cli/versus.rs"]
 mod versus;
 
@@ -51,6 +56,10 @@ fn bk(arguments: &[&str]) -> Command {
         "BUILDKIT_PROGRESS",
         "BUILDX_BAKE_FILE",
         "BUILDX_BAKE_ENTITLEMENTS_FS",
+        "BUILDKIT_COLORS",
+        "GITHUB_ACTIONS",
+        "GITLAB_CI",
+        "BUILDKITE",
         "DOCKER_CONFIG",
         "HOME",
     ] {

@@ -5,6 +5,7 @@
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     io::Write,
+    time::SystemTime,
 };
 
 use bk_build::{
@@ -13,9 +14,10 @@ use bk_build::{
 };
 
 use crate::{
-    limits::{STATUS_PAUSE, STATUS_STEP},
+    limits::{LINE_COST, STATUS_PAUSE, STATUS_STEP},
     out::Out,
     spans::Spans,
+    tail::prefix,
     text::{Cleaner, Piece, neutralise, neutralise_line},
     units,
 };
@@ -71,6 +73,8 @@ struct Log {
     tail: VecDeque<String>,
     /// Whether the last drawn line has no line end yet.
     open: bool,
+    /// Lines that waited too long to be kept.
+    shed: u64,
 }
 
 /// A part of a line of output that is not drawn yet.
@@ -212,6 +216,36 @@ impl Block {
     /// Bytes of output that wait.
     pub(crate) fn pending_bytes(&self) -> usize {
         self.log.pending_bytes
+    }
+
+    /// About how much memory the output that waits takes, in bytes.
+    pub(crate) fn held(&self) -> usize {
+        self.log.pending_bytes + self.log.pending.len() * LINE_COST
+    }
+
+    /// Gives up the older half of the output that waits. The drawing will say how many lines that were.
+    pub(crate) fn shed(&mut self) {
+        self.log.shed();
+    }
+
+    /// Whether it ended with an error of its own.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.error.as_ref().is_some_and(|e| !e.cancelled)
+    }
+
+    /// When its last run ended.
+    pub(crate) fn latest_end(&self) -> Option<SystemTime> {
+        self.spans.latest_end()
+    }
+
+    /// When it began for the last time, and when its last run ended, in seconds since 1970.
+    pub(crate) fn unix_times(&self) -> (u64, u64) {
+        let unix = |at: Option<SystemTime>| {
+            at.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok())
+                .map_or(0, |since| since.as_secs())
+        };
+        let start = unix(self.spans.latest_start());
+        (start, unix(self.spans.latest_end()).max(start))
     }
 
     /// Whether anything but the name waits to be drawn.
@@ -372,8 +406,27 @@ impl Log {
         });
     }
 
+    fn shed(&mut self) {
+        let gone = self.pending.len() / 2;
+        for line in self.pending.drain(..gone) {
+            self.pending_bytes = self
+                .pending_bytes
+                .saturating_sub(line.text.len() + usize::from(line.ended));
+            self.shed += u64::from(line.ended);
+        }
+    }
+
     fn draw<W: Write>(&mut self, n: u32, out: &mut Out<W>) {
         self.pending_bytes = 0;
+        if self.shed > 0 {
+            if std::mem::take(&mut self.open) {
+                out.push("\n");
+            }
+            out.push(&format!(
+                "#{n} [{} lines left out: too much output while other steps were shown]\n",
+                std::mem::take(&mut self.shed)
+            ));
+        }
         for line in self.pending.drain(..) {
             if !(line.continued && self.open) {
                 if self.open {
@@ -393,12 +446,4 @@ impl Log {
             self.open = !line.ended;
         }
     }
-}
-
-/// As much of the beginning of `text` as fits into `room` bytes.
-fn prefix(text: &str, room: usize) -> &str {
-    (0..=room.min(text.len()))
-        .rev()
-        .find_map(|end| text.get(..end))
-        .unwrap_or_default()
 }

@@ -1,7 +1,7 @@
 //! Draws what happens while a build runs.
 //!
 //! A renderer is a pure consumer of [`bk_build::BuildEvent`]: it reads no clock, no environment and no terminal, opens
-//! nothing, and writes only to the writer that it was given. Time reaches it through [`Renderer::tick`], so the same
+//! nothing ([`LogDir`] alone writes files), and writes only to the writer that it was given. Time reaches it through [`Renderer::tick`], so the same
 //! events and ticks always draw the same bytes. A reader that goes away (a broken pipe) is not an error: the renderer
 //! falls silent and the build goes on.
 //!
@@ -23,7 +23,10 @@
 //! ```
 
 mod block;
+mod fold;
+mod json;
 pub mod limits;
+mod log_dir;
 mod mode;
 mod out;
 mod plain;
@@ -31,12 +34,23 @@ mod quiet;
 mod rawjson;
 mod renderer;
 mod spans;
+mod tail;
+mod tally;
 mod text;
+mod theme;
+mod tty;
 mod units;
+mod width;
 
-pub use mode::{Mode, UnknownMode};
+pub use fold::Fold;
+pub use json::Json;
+pub use log_dir::LogDir;
+pub use mode::{Mode, Output, UnknownMode};
 pub use plain::Plain;
 pub use quiet::Quiet;
 pub use rawjson::{RawJson, warning_json};
 pub use renderer::Renderer;
+pub use tally::Tally;
 pub use text::{neutralise, neutralise_line};
+pub use theme::{Theme, UnknownColor};
+pub use tty::{RESTORE_TERMINAL, Size, Tty, TtyOptions};

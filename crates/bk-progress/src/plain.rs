@@ -12,7 +12,7 @@ use std::{
 
 use bk_build::{BuildEvent, Vertex, VertexId, Warning};
 
-use crate::{Renderer, block::Block, limits, out::Out, text::neutralise_line};
+use crate::{Fold, Renderer, block::Block, limits, out::Out, text::neutralise_line};
 
 /// Draws a build as lines of text.
 ///
@@ -22,6 +22,12 @@ use crate::{Renderer, block::Block, limits, out::Out, text::neutralise_line};
 /// [`limits::WAITING_BYTES`] waiting.
 pub struct Plain<W> {
     out: Out<W>,
+    /// Whether each block keeps the output to its end, and how it is marked.
+    ordered: Option<Fold>,
+    /// The block whose marks are open.
+    folded: Option<usize>,
+    /// About how much memory waits, when blocks are ordered.
+    held: usize,
     /// In the order in which they became known.
     blocks: Vec<Block>,
     by_vertex: HashMap<VertexId, usize>,
@@ -48,6 +54,9 @@ impl<W: Write> Plain<W> {
     pub fn new(out: W) -> Self {
         Self {
             out: Out::new(out),
+            ordered: None,
+            folded: None,
+            held: 0,
             blocks: Vec::new(),
             by_vertex: HashMap::new(),
             by_group: HashMap::new(),
@@ -61,6 +70,19 @@ impl<W: Write> Plain<W> {
             fresh_since: None,
             last_number: 0,
             anything_drawn: false,
+        }
+    }
+
+    /// Draws to `out` whole steps, one after the other, in the order in which they began; `fold` says how each is marked for
+    /// a service that folds it.
+    ///
+    /// The first step that has not ended is drawn as it goes on. What the others write waits, at most
+    /// [`limits::ORDERED_STEP_BYTES`] each and [`limits::ORDERED_BYTES`] in all: beyond that the oldest lines are left out,
+    /// and a line says how many.
+    pub fn ordered(out: W, fold: Fold) -> Self {
+        Self {
+            ordered: Some(fold),
+            ..Self::new(out)
         }
     }
 
@@ -146,10 +168,17 @@ impl<W: Write> Plain<W> {
     /// Gives the output to whom it belongs, until nobody has a claim.
     fn settle(&mut self) {
         (self.fresh, self.fresh_since) = (false, None);
+        if self.ordered.is_some() {
+            return self.settle_in_order(false);
+        }
         let claims = |b: &Block| b.has_pending() || b.is_ended();
         if let Some(current) = self.current.filter(|i| self.blocks.get(*i).is_some_and(claims)) {
             self.draw(current);
         }
+        // Of those that ended since the last time, what ended first goes first, whichever was told first.
+        let blocks = &self.blocks;
+        let end = |index: &usize| blocks.get(*index).and_then(Block::latest_end);
+        self.ended.make_contiguous().sort_by_key(end);
         while let Some(index) = self.ended.pop_front() {
             if self.blocks.get(index).is_some_and(Block::is_ended) {
                 self.draw(index);
@@ -157,6 +186,76 @@ impl<W: Write> Plain<W> {
         }
         while let Some(index) = self.claimant() {
             self.draw(index);
+        }
+    }
+
+    /// Draws block after block, up to the first that goes on. `all`: nothing goes on any more.
+    fn settle_in_order(&mut self, all: bool) {
+        while let Some(index) = self.current.or_else(|| self.queue.front().copied()) {
+            let Some(block) = self.blocks.get(index) else {
+                return;
+            };
+            if self.current.is_none() || block.has_pending() || block.is_ended() {
+                self.draw(index);
+            }
+            if self.current.is_none() {
+                continue;
+            }
+            // A status that never ends must not hold back all others.
+            let silent = self
+                .now
+                .zip(self.drew_last)
+                .is_none_or(|(now, t)| now.saturating_duration_since(t) >= limits::SILENCE);
+            let end_due = self.blocks.get(index).is_some_and(Block::is_end_due);
+            if end_due && (silent || all) {
+                self.end(index);
+            } else if all {
+                self.close_line();
+                self.unfold();
+                self.current = None;
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// Keeps what waits in bounds, when blocks are ordered and block `index` got output.
+    fn bound(&mut self, index: usize) {
+        let largest = |blocks: &[Block]| {
+            let held = |i: &usize| blocks.get(*i).map_or(0, Block::held);
+            (0..blocks.len()).max_by_key(held)
+        };
+        let mut over = self
+            .blocks
+            .get(index)
+            .filter(|b| b.held() > limits::ORDERED_STEP_BYTES)
+            .map(|_| index);
+        if over.is_none() && self.held > limits::ORDERED_BYTES {
+            over = largest(&self.blocks);
+        }
+        if let Some(block) = over.and_then(|i| self.blocks.get_mut(i)) {
+            let before = block.held();
+            block.shed();
+            self.held = self.held.saturating_sub(before - block.held());
+        }
+    }
+
+    /// Draws the end line of the current block.
+    fn end(&mut self, index: usize) {
+        if let Some(block) = self.blocks.get_mut(index) {
+            block.draw_end(&mut self.out);
+        }
+        self.current = None;
+        self.unfold();
+    }
+
+    /// Ends the marks of the block that has them open.
+    fn unfold(&mut self) {
+        let Some(index) = self.folded.take() else { return };
+        if let (Some(fold), Some(block)) = (self.ordered, self.blocks.get(index)) {
+            let n = block.number.unwrap_or_default();
+            self.out
+                .push(&fold.close(n, block.unix_times().1, block.has_failed()));
         }
     }
 
@@ -191,11 +290,11 @@ impl<W: Write> Plain<W> {
         if std::mem::take(&mut block.waiting) {
             self.queue.retain(|i| *i != index);
         }
+        self.held = self.held.saturating_sub(block.held());
         block.draw(&mut self.out);
         self.drew_last = self.now;
         if block.is_ended() {
-            block.draw_end(&mut self.out);
-            self.current = None;
+            self.end(index);
         }
     }
 
@@ -218,7 +317,14 @@ impl<W: Write> Plain<W> {
             self.last_number = self.last_number.saturating_add(1);
             self.last_number
         });
-        self.out.push(&format!("#{number} {}\n", block.name));
+        match self.ordered {
+            Some(fold) => {
+                let title = format!("#{number} {}", block.name);
+                self.out.push(&fold.open(number, block.unix_times().0, &title));
+                self.folded = Some(index);
+            }
+            None => self.out.push(&format!("#{number} {}\n", block.name)),
+        }
         self.anything_drawn = true;
         self.current = Some(index);
         self.turn_began = self.now;
@@ -243,12 +349,20 @@ impl<W: Write> Renderer for Plain<W> {
             }
             BuildEvent::Status(s) => self.inside(&s.vertex, |block| block.status(s)),
             BuildEvent::Log(l) => {
-                let mut full = false;
+                let (mut full, mut grew) = (false, 0);
                 self.inside(&l.vertex, |block| {
+                    let before = block.held();
                     block.log(l);
+                    grew = block.held() - before;
                     full = block.pending_bytes() > limits::WAITING_BYTES;
                 });
                 at_once |= full;
+                if let (Some(_), Some(&index)) = (self.ordered, self.by_vertex.get(&l.vertex)) {
+                    self.held += grew;
+                    if self.current != Some(index) {
+                        self.bound(index);
+                    }
+                }
             }
             BuildEvent::Warning(w) => self.warning(w),
             // Our own counts of a transfer repeat what the daemon's status says of it.
@@ -279,16 +393,16 @@ impl<W: Write> Renderer for Plain<W> {
 
     fn finish(&mut self) -> io::Result<()> {
         self.settle();
+        if self.ordered.is_some() {
+            self.settle_in_order(true);
+        }
         while let Some(&index) = self.queue.front() {
             self.draw(index);
         }
         for index in 0..self.blocks.len() {
             if self.blocks.get(index).is_some_and(Block::is_end_due) {
                 self.switch_to(index);
-                if let Some(block) = self.blocks.get_mut(index) {
-                    block.draw_end(&mut self.out);
-                    self.current = None;
-                }
+                self.end(index);
             }
         }
         self.close_line();
@@ -299,5 +413,7 @@ impl<W: Write> Renderer for Plain<W> {
     }
 }
 
+#[cfg(test)]
+mod ordered_tests;
 #[cfg(test)]
 mod tests;

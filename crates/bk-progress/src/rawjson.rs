@@ -37,6 +37,8 @@ impl<W: Write> RawJson<W> {
 impl<W: Write> Renderer for RawJson<W> {
     fn event(&mut self, event: &BuildEvent) -> io::Result<()> {
         let message = match event {
+            // The same is told by the event of its end, which follows.
+            BuildEvent::VertexStarted(v) if v.completed.is_some() => return Ok(()),
             BuildEvent::VertexQueued(v)
             | BuildEvent::VertexStarted(v)
             | BuildEvent::VertexCached(v)

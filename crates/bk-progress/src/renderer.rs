@@ -4,6 +4,8 @@ use std::{io, time::Instant};
 
 use bk_build::BuildEvent;
 
+use crate::Size;
+
 /// Draws the events of one build. Not reusable for a second build.
 ///
 /// Writing may block (a terminal, a pipe): call a renderer from a thread that may.
@@ -21,6 +23,15 @@ pub trait Renderer {
     /// As [`event`](Renderer::event).
     fn tick(&mut self, now: Instant) -> io::Result<()> {
         let _ = now;
+        Ok(())
+    }
+
+    /// Says how large the terminal is that is drawn on. The default does nothing.
+    ///
+    /// # Errors
+    /// As [`event`](Renderer::event).
+    fn resize(&mut self, size: Size) -> io::Result<()> {
+        let _ = size;
         Ok(())
     }
 

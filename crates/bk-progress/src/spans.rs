@@ -37,6 +37,11 @@ impl Spans {
         self.0.last().map(|s| s.start)
     }
 
+    /// The end of the latest run, if it has one.
+    pub(crate) fn latest_end(&self) -> Option<SystemTime> {
+        self.0.last().and_then(|s| s.end)
+    }
+
     /// The time in all during which at least one run was going on, of the runs that ended.
     pub(crate) fn total(&self) -> Duration {
         let mut ended: Vec<_> = self

@@ -1,5 +1,7 @@
 //! How progress is drawn.
 
+use std::path::PathBuf;
+
 use clap::{Args, ValueEnum};
 
 /// How progress is drawn.
@@ -14,12 +16,22 @@ pub(crate) struct ProgressArgs {
           default_value = "false", hide_default_value = true, hide_possible_values = true,
           action = clap::ArgAction::Set)]
     pub(crate) quiet: bool,
+    /// After the build, list the steps that determined how long it took
+    #[arg(long)]
+    pub(crate) timings: bool,
+    /// Write the output of each step to a file of its own in DIR
+    #[arg(long, value_name = "DIR")]
+    pub(crate) log_dir: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Progress {
     Auto,
+    Tty,
     Plain,
+    Ordered,
+    Grouped,
+    Json,
     Rawjson,
     Quiet,
 }

@@ -38,7 +38,7 @@ pub(super) fn display(targets: usize, mode: Mode) -> (Stage, Display) {
         turn: 0,
         labels: targets > 1,
         // Programs that read events know steps by the keys of the daemon.
-        keys: targets > 1 && !matches!(mode, Mode::RawJson),
+        keys: targets > 1 && !matches!(mode, Mode::Json | Mode::RawJson),
         told_builder: false,
     };
     (Stage { begun: sender }, display)
@@ -189,7 +189,7 @@ mod tests {
     async fn drawn(targets: &[&str], mode: Mode) -> String {
         let screen = Screen::default();
         let (stage, display) = display(targets.len(), mode);
-        let renderer = mode.renderer(screen.clone());
+        let renderer = mode.renderer(screen.clone(), &bk_progress::Output::default());
         let drawing = tokio::task::spawn_blocking(move || display.draw(renderer));
         for name in targets {
             let sink = stage.sink(name);

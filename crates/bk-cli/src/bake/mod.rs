@@ -9,14 +9,17 @@ mod read;
 mod results;
 mod run;
 
+use std::sync::Arc;
+
 use bk_bake::{Allowed, Definition, Plan, Target, Variables};
 use bk_client::{BuildError, BuildProxies, BuildRequest, Environment, InputError, LocalFailure};
-use bk_progress::Mode;
 
 use crate::{
     args::{BakeArgs, CallArgs, Global, ProgressArgs},
     build, call,
     call::Question,
+    display::{self as terminal, Display},
+    exit,
     files::Metadata,
     limits, outputs, report,
     request::{self, Process, Surroundings as _},
@@ -30,7 +33,7 @@ enum Todo {
 
 /// Builds and questions, ready to be sent.
 struct Work {
-    mode: Mode,
+    view: Arc<Display>,
     plan: Plan,
     /// In the order of their names, which is that of the plan.
     builds: Vec<results::Build>,
@@ -59,13 +62,21 @@ pub(crate) fn main(global: &Global, args: &BakeArgs) -> u8 {
             return build::fail(&failure.into(), true);
         }
     };
-    let with_log = !matches!(work.mode, Mode::Auto | Mode::Plain);
+    let view = Arc::clone(&work.view);
+    let with_log = !view.shows_output();
     let done = runtime.block_on(Box::pin(run::run(global, args, *work)));
-    let code = match done.and_then(|done| run::tell(args, done, with_log)) {
+    let code = match done.and_then(|done| {
+        let code = run::tell(args, done, with_log)?;
+        if code == exit::SUCCESS {
+            view.sum_up(false);
+        }
+        Ok(code)
+    }) {
         Ok(code) => code,
         Err(e) => build::fail(&e, with_log),
     };
     runtime.shutdown_timeout(limits::SHUTDOWN_GRACE);
+    terminal::restore_terminal();
     code
 }
 
@@ -74,8 +85,10 @@ fn prepare(args: &BakeArgs) -> Result<Todo, BuildError> {
     let progress = ProgressArgs {
         mode: args.progress,
         quiet: false,
+        timings: false,
+        log_dir: None,
     };
-    let mode = request::mode(&progress, &Process)?;
+    let view = Arc::new(Display::new(&progress, &Process)?);
     let asked = asked(args)?;
     if let Some(file) = &args.metadata_file {
         request::check_output("--metadata-file", file)?;
@@ -150,7 +163,7 @@ fn prepare(args: &BakeArgs) -> Result<Todo, BuildError> {
         None => BuildProxies::default(),
     };
     Ok(Todo::Work(Box::new(Work {
-        mode,
+        view,
         builds,
         results,
         calls,

@@ -1,6 +1,6 @@
 //! Builds of a set, then questions one after the other, under one display; and what is said about their ends.
 
-use std::{collections::BTreeMap, io};
+use std::collections::BTreeMap;
 
 use bk_bake::{Plan, Target};
 use bk_client::{
@@ -59,9 +59,9 @@ pub(super) async fn run(global: &Global, args: &BakeArgs, mut work: Work) -> Res
     for request in requests.chain(work.calls.iter_mut().map(|(_, request, _)| request)) {
         work.proxies.apply(&address, request);
     }
-    let (stage, display) = display(work.builds.len() + work.calls.len(), work.mode);
+    let (stage, display) = display(work.builds.len() + work.calls.len(), work.view.mode());
     work.metadata.built_by(&client.info());
-    let renderer = work.metadata.watch(work.mode.renderer(io::stderr()));
+    let renderer = work.metadata.watch(work.view.renderer());
     let drawing = tokio::task::spawn_blocking(move || display.draw(renderer));
     let all = Box::pin(all(&client, args, work, stage));
     build::shown(all, drawing, interrupt, limits::CANCEL_GRACE).await

@@ -312,7 +312,8 @@ mod tests {
         let around = With([(WARNINGS, "1"), (PROVENANCE, "max")].into());
         let mut metadata = Metadata::from_environment(&around).expect("known values");
         metadata.built_by(&BuilderInfo::new("docker", "unix:///d.sock"));
-        let mut renderer = metadata.watch(bk_progress::Mode::Quiet.renderer(std::io::sink()));
+        let mut renderer = metadata
+            .watch(bk_progress::Mode::Quiet.renderer(std::io::sink(), &bk_progress::Output::default()));
         let mut warned = outcome(&[]);
         let provenance = Provenance::new(
             "https://slsa.dev/provenance/v0.2",

@@ -249,6 +249,12 @@ const FLAGS: &[(&str, &[&str], Does)] = &[
     ("on-change", &[], ShownBy("flags_have_their_policies")),
     ("progress", &[], ShownBy("progress_modes_and_their_variable")),
     ("quiet", &[], ShownBy("progress_modes_and_their_variable")),
+    ("timings", &[], ShownBy("timings_follow_the_build")),
+    (
+        "log-dir",
+        &[],
+        ShownBy("the_output_of_steps_goes_to_files_of_their_own"),
+    ),
 ];
 
 /// What would be sent for a command line, a line for each fact.

@@ -416,6 +416,10 @@ fn progress_modes_and_their_variable() {
         (&["."], &plain, Mode::Plain),
         (&["--progress", "auto", "."], &plain, Mode::Plain),
         (&["--progress", "rawjson", "."], &plain, Mode::RawJson),
+        (&["--progress", "tty", "."], &plain, Mode::Tty),
+        (&["--progress", "ordered", "."], &plain, Mode::Ordered),
+        (&["--progress", "grouped", "."], &plain, Mode::Grouped),
+        (&["--progress", "json", "."], &plain, Mode::Json),
         (&["-q", "."], &plain, Mode::Quiet),
         (&["-q", "--progress", "quiet", "."], &none, Mode::Quiet),
     ] {
@@ -433,7 +437,7 @@ fn progress_modes_and_their_variable() {
         (wrong.to_string(), &*wrong.allowed),
         (
             "BUILDKIT_PROGRESS: `fancy` is not a progress mode".to_owned(),
-            "one of auto, plain, rawjson, quiet"
+            "one of auto, tty, plain, ordered, grouped, json, rawjson, quiet"
         )
     );
     let tty = Fake {

@@ -16,17 +16,17 @@ use nix::{
 
 use super::{bk, context, ran, run, text};
 
-const GOOD: &str = "FROM scratch\nCOPY sh /bin/sh\nRUN echo one\n";
+pub(super) const GOOD: &str = "FROM scratch\nCOPY sh /bin/sh\nRUN echo one\n";
 const ENDLESS: &str = "FROM scratch\nCOPY sh /bin/sh\nRUN echo begun && sleep 100000\n";
 /// How long the fake daemon may take to notice that a client is gone.
 const LIMIT: Duration = Duration::from_secs(30);
 
-fn fake(script: Script) -> FakeDaemon {
+pub(super) fn fake(script: Script) -> FakeDaemon {
     FakeDaemon::start(script).expect("a fake daemon")
 }
 
 /// `bk build` on that daemon.
-fn build(daemon: &FakeDaemon, context: &Path, arguments: &[&str]) -> Command {
+pub(super) fn build(daemon: &FakeDaemon, context: &Path, arguments: &[&str]) -> Command {
     let mut command = bk(&["--backend", "buildkitd", "--addr", &daemon.address(), "build"]);
     command.args(arguments).arg(context);
     command
@@ -72,6 +72,85 @@ fn progress_goes_to_standard_error_only() {
     assert!(ran.err.starts_with(&first), "{}", ran.err);
     assert!(
         ran.err.contains("] RUN echo one\n") && ran.err.contains(" DONE "),
+        "{}",
+        ran.err
+    );
+}
+
+#[test]
+fn timings_follow_the_build() {
+    let (daemon, dir) = (fake(Script::healthy()), context(GOOD));
+    let ran = run(&mut build(&daemon, dir.path(), &["--timings"]));
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    let (_, end) = ran.err.split_once("critical path: ").expect("the critical path");
+    assert!(end.contains("  exporting to image\n"), "{end}");
+    let last = end.lines().last().unwrap_or_default();
+    assert!(
+        last.contains(" steps in ") && last.contains(" cached, "),
+        "{last}"
+    );
+    let quiet = run(&mut build(&daemon, dir.path(), &["--progress", "quiet"]));
+    assert_eq!((quiet.code, &*quiet.err), (Some(0), ""));
+}
+
+#[test]
+fn our_own_json_begins_with_its_version() {
+    let (daemon, dir) = (fake(Script::healthy()), context(GOOD));
+    let ran = run(&mut build(&daemon, dir.path(), &["--progress", "json"]));
+    assert_eq!((ran.code, &*ran.out), (Some(0), ""));
+    let mut lines = ran.err.lines();
+    assert_eq!(lines.next(), Some(r#"{"event":"schema","version":1}"#));
+    let events: Vec<bk_client::BuildEvent> = lines
+        .map(|line| serde_json::from_str(line).expect("an event"))
+        .collect();
+    assert!(matches!(
+        events.first(),
+        Some(bk_client::BuildEvent::Started { .. })
+    ));
+    assert!(matches!(
+        events.last(),
+        Some(bk_client::BuildEvent::Completed { error: None, .. })
+    ));
+}
+
+#[test]
+fn the_output_of_steps_goes_to_files_of_their_own() {
+    let (daemon, dir) = (
+        fake(Script::healthy()),
+        context("FROM scratch\nCOPY sh /bin/sh\nRUN echo oh && exit 3\n"),
+    );
+    let logs = tempfile::tempdir().expect("a directory");
+    let flags = ["-q", "--log-dir", text(logs.path())];
+    let ran = run(&mut build(&daemon, dir.path(), &flags));
+    assert_eq!(ran.code, Some(1), "{}", ran.err);
+    let files: Vec<_> = fs::read_dir(logs.path())
+        .expect("a directory")
+        .map(|entry| entry.expect("readable").path())
+        .collect();
+    let [file] = &files[..] else {
+        panic!("{files:?}");
+    };
+    let name = file.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+    assert!(name.ends_with("-RUN-echo-oh-exit-3.log"), "{name}");
+    assert!(fs::read_to_string(file).expect("readable").ends_with("oh\n"));
+    let flags = ["--log-dir", text(file)];
+    let ran = run(&mut build(&daemon, dir.path(), &flags));
+    assert_eq!(ran.code, Some(1), "{}", ran.err);
+    assert!(
+        ran.err.starts_with("ERROR: ") && ran.err.contains(name),
+        "{}",
+        ran.err
+    );
+}
+
+#[test]
+fn a_terminal_is_asked_for() {
+    let dir = context(GOOD);
+    let ran = run(&mut bk(&["build", "--progress", "tty", text(dir.path())]));
+    assert_eq!(ran.code, Some(2));
+    assert!(
+        ran.err
+            .starts_with("ERROR: --progress: `tty` needs a terminal as standard error\n"),
         "{}",
         ran.err
     );
@@ -152,7 +231,7 @@ fn codes_of_the_daemon_become_exit_codes() {
 #[test]
 fn hostile_progress_reaches_no_terminal() {
     let (daemon, dir) = (fake(Script::healthy().fault(Fault::OddProgress)), context(GOOD));
-    for mode in ["plain", "rawjson"] {
+    for mode in ["plain", "ordered", "grouped", "json", "rawjson"] {
         let ran = run(&mut build(&daemon, dir.path(), &["--progress", mode]));
         assert_eq!(ran.code, Some(0), "{}", ran.err);
         let harmless = |c: char| c == '\n' || c == '\t' || !c.is_control();

@@ -31,7 +31,11 @@ fn wrong_command_lines_name_the_flag_and_what_is_allowed() {
     for (arguments, parts) in [
         (
             &["build", "--progress", "fancy", "."][..],
-            &["'fancy'", "--progress <MODE>", "auto, plain, rawjson, quiet"][..],
+            &[
+                "'fancy'",
+                "--progress <MODE>",
+                "auto, tty, plain, ordered, grouped, json, rawjson, quiet",
+            ][..],
         ),
         (
             &["--backend", "podman", "build", "."],
@@ -142,8 +146,8 @@ fn progress_of_the_environment_is_checked() {
     assert_eq!(ran.code, Some(2));
     assert_eq!(
         ran.err,
-        "ERROR: BUILDKIT_PROGRESS: `fancy` is not a progress mode\n  hint: BUILDKIT_PROGRESS takes one of auto, plain, \
-         rawjson, quiet\n"
+        "ERROR: BUILDKIT_PROGRESS: `fancy` is not a progress mode\n  hint: BUILDKIT_PROGRESS takes one of auto, tty, plain, \
+         ordered, grouped, json, rawjson, quiet\n"
     );
 }
 

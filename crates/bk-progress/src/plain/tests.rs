@@ -7,16 +7,16 @@ use bk_build::{BuilderInfo, LogChunk, LogStream, ProgressGroup, StatusUpdate, Tr
 use super::*;
 
 /// A renderer under test with its writer, and shorthands for what happens.
-struct Stage {
-    plain: Plain<Vec<u8>>,
+pub(super) struct Stage {
+    pub(super) plain: Plain<Vec<u8>>,
     clock: Instant,
 }
 
-fn at(millis: u64) -> SystemTime {
+pub(super) fn at(millis: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_000 + millis)
 }
 
-fn vertex(id: &str, name: &str, started: Option<u64>, completed: Option<u64>) -> Vertex {
+pub(super) fn vertex(id: &str, name: &str, started: Option<u64>, completed: Option<u64>) -> Vertex {
     let mut v = Vertex::new(id, name);
     v.started = started.map(at);
     v.completed = completed.map(at);
@@ -25,22 +25,26 @@ fn vertex(id: &str, name: &str, started: Option<u64>, completed: Option<u64>) ->
 
 impl Stage {
     fn new() -> Self {
+        Self::of(Plain::new(Vec::new()))
+    }
+
+    pub(super) fn of(plain: Plain<Vec<u8>>) -> Self {
         Self {
-            plain: Plain::new(Vec::new()),
+            plain,
             clock: Instant::now(),
         }
     }
 
-    fn event(&mut self, event: BuildEvent) -> &mut Self {
+    pub(super) fn event(&mut self, event: BuildEvent) -> &mut Self {
         self.plain.event(&event).expect("a vector takes everything");
         self
     }
 
-    fn start(&mut self, id: &str, name: &str, started: u64) -> &mut Self {
+    pub(super) fn start(&mut self, id: &str, name: &str, started: u64) -> &mut Self {
         self.event(BuildEvent::VertexStarted(vertex(id, name, Some(started), None)))
     }
 
-    fn done(&mut self, id: &str, name: &str, started: u64, completed: u64) -> &mut Self {
+    pub(super) fn done(&mut self, id: &str, name: &str, started: u64, completed: u64) -> &mut Self {
         self.event(BuildEvent::VertexCompleted(vertex(
             id,
             name,
@@ -49,18 +53,18 @@ impl Stage {
         )))
     }
 
-    fn fail(&mut self, id: &str, name: &str, run: Option<(u64, u64)>, error: &str) -> &mut Self {
+    pub(super) fn fail(&mut self, id: &str, name: &str, run: Option<(u64, u64)>, error: &str) -> &mut Self {
         let mut v = vertex(id, name, run.map(|r| r.0), run.map(|r| r.1));
         v.error = Some(error.to_owned());
         self.event(BuildEvent::VertexFailed(v))
     }
 
-    fn log(&mut self, id: &str, when: u64, data: &[u8]) -> &mut Self {
+    pub(super) fn log(&mut self, id: &str, when: u64, data: &[u8]) -> &mut Self {
         let chunk = LogChunk::new(id.into(), LogStream::Stdout, data.to_vec());
         self.event(BuildEvent::Log(chunk.at(Some(at(when)))))
     }
 
-    fn status(
+    pub(super) fn status(
         &mut self,
         id: &str,
         name: &str,
@@ -77,7 +81,7 @@ impl Stage {
     }
 
     /// Lets time pass as a program does that ticks behind each event and then waits.
-    fn pass(&mut self, time: Duration) -> &mut Self {
+    pub(super) fn pass(&mut self, time: Duration) -> &mut Self {
         for step in [Duration::ZERO, time] {
             self.clock += step;
             self.plain.tick(self.clock).expect("a vector takes everything");
@@ -85,7 +89,7 @@ impl Stage {
         self
     }
 
-    fn drawn(&mut self) -> String {
+    pub(super) fn drawn(&mut self) -> String {
         self.plain.finish().expect("a vector takes everything");
         String::from_utf8(self.plain.out.inner().clone()).expect("only UTF-8 is drawn")
     }
