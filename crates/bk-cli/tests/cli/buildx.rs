@@ -118,11 +118,7 @@ fn message(line: &str) -> StatusResponse {
                 level: number(w, "level"),
                 short: bytes(w, "short"),
                 detail: list(w, "detail")
-                    .map(|d| {
-                        STANDARD
-                            .decode(d.as_str().unwrap_or_default())
-                            .expect("base64")
-                    })
+                    .map(|d| STANDARD.decode(d.as_str().unwrap_or_default()).expect("base64"))
                     .collect(),
                 url: text(w, "url"),
                 info: w.get("sourceInfo").map(|s| SourceInfo {
@@ -188,11 +184,10 @@ fn drawn(build: &str, renderer: impl FnOnce(Drawn) -> Box<dyn Renderer>) -> Stri
 /// A line without its times, and without escape sequences, which we neutralise.
 fn timeless(line: &str) -> String {
     let line = bk_progress::neutralise_line(line);
-    let words = line.split(' ').filter_map(|word| {
+    let words = line.split(' ').filter(|word| {
         let bare = word.strip_suffix('s').unwrap_or(word);
-        let is_time = bare.contains('.') && bare.parse::<f64>().is_ok();
         // A status that took no time at all has none.
-        (!is_time).then_some(word)
+        !(bare.contains('.') && bare.parse::<f64>().is_ok())
     });
     words.collect::<Vec<_>>().join(" ")
 }
@@ -217,7 +212,10 @@ fn blocks(text: &str) -> (Vec<String>, BTreeMap<String, Vec<String>>) {
         if rest != name && rest != "..." {
             // A carriage return begins a line of its own in ours.
             let parts = rest.split('\r').filter(|part| !part.is_empty());
-            blocks.entry(name.clone()).or_default().extend(parts.map(timeless));
+            blocks
+                .entry(name.clone())
+                .or_default()
+                .extend(parts.map(timeless));
         }
     }
     (names, blocks)
