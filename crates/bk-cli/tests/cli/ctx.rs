@@ -191,3 +191,29 @@ fn digests_and_differences_are_about_what_is_sent() {
         Some(r#"{"path":"src/a.rs","what":"content"}"#)
     );
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn hostile_names_are_whole_in_pipes_and_escaped_in_json() {
+    use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _};
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let name: &[u8] = b"a\xff\n\x1b[31m";
+    fs::write(dir.path().join("Dockerfile"), "FROM scratch\nCOPY a* /\n").expect("writable");
+    fs::write(dir.path().join(OsStr::from_bytes(name)), "x").expect("writable");
+    let output = bk(&["ctx", "ls"])
+        .current_dir(dir.path())
+        .output()
+        .expect("bk starts");
+    assert_eq!(output.stdout, [name, b"\n"].concat());
+    let said = String::from_utf8(output.stderr).expect("UTF-8");
+    assert!(
+        said.contains("not valid UTF-8") && !said.contains('\u{1b}'),
+        "{said}"
+    );
+    let ran = ctx(dir.path(), &["ls", "--json", "--context-mode=git"]);
+    let want =
+        r#"{"kind":"file","mode":"0644","path":"a\\xff\n\u001b[31m","path_base64":"Yf8KG1szMW0=","size":1}"#;
+    assert_eq!(ran.out, format!("{want}\n"));
+    let ran = ctx(dir.path(), &["ls", "--depfile", "x"]);
+    assert_eq!(ran.code, Some(2), "{}", ran.err);
+}

@@ -96,7 +96,7 @@ impl ContextView {
         })?;
         if !patterns.all.is_empty() {
             let everything = Filter::default();
-            // What is ignored need not be readable for a build.
+            // What is odd about files that are sent was told by the first walk.
             let observer = Warn(&|_| {});
             for entry in Walk::new(&*self.source.tree, &everything, Utf8Policy::Any, &observer, stop) {
                 let entry = entry.map_err(|e| self.explain(e))?;
