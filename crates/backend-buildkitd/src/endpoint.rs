@@ -112,7 +112,8 @@ impl FromStr for Endpoint {
             ))
         };
         if let Some(helper) = Helper::parse(text, Serves::Buildkit) {
-            return Ok(Self::Helper(helper?));
+            let allowed = |e: InputError| InputError::new(e.what, e.message, ALLOWED);
+            return helper.map(Self::Helper).map_err(allowed);
         }
         if let Some(path) = text.strip_prefix("unix://") {
             if !path.starts_with('/') {

@@ -8,7 +8,7 @@ use bk_build::{BuildRequest, EventSink, ImageBuilder, NoCredentials};
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
-    let usage = "usage: build ENDPOINT ROUTE CONTEXT [TAG]";
+    let usage = "usage: by_route ENDPOINT ROUTE CONTEXT [TAG]";
     let endpoint = args.next().ok_or(usage)?;
     let route = args.next().ok_or(usage)?.parse()?;
     let mut request = BuildRequest::new(args.next().ok_or(usage)?);
