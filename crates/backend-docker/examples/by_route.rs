@@ -1,4 +1,4 @@
-//! Builds a directory on an engine and prints what happened: `build ENDPOINT ROUTE CONTEXT [TAG]`.
+//! Builds a directory on an engine and prints what happened: `by_route ENDPOINT ROUTE CONTEXT [TAG]`.
 
 use std::sync::Arc;
 
