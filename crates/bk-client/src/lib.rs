@@ -41,8 +41,8 @@ pub use bk_fsync::{
     tree::{self, DirTree, MemoryTree, Tree},
 };
 pub use bk_session::{
-    ContextDifference, ContextSize, ContextTar, ContextView, Deciding, Differs, DockerConfig, LintFinding,
-    LintKind, Need, Needs, Proxies, TokenClient, Why, WhyNot,
+    Absence, ContextDifference, ContextSize, ContextTar, ContextView, Deciding, Differs, DockerConfig,
+    LintFinding, LintKind, Need, Needs, Proxies, TokenClient, Why, WhyNot,
 };
 
 #[cfg(feature = "buildkitd")]

@@ -33,8 +33,8 @@ mod tunnel;
 pub use archive::ArchiveStream;
 pub use content::Contents;
 pub use context::{
-    ContextDifference, ContextSize, ContextView, Deciding, Differs, LintFinding, LintKind, Need, Needs, Why,
-    WhyNot,
+    Absence, ContextDifference, ContextSize, ContextView, Deciding, Differs, LintFinding, LintKind, Need,
+    Needs, Why, WhyNot, explain_absence,
 };
 pub use context_tar::{ContextTar, explain_tar_error};
 pub use docker_config::DockerConfig;

@@ -215,3 +215,9 @@ pub const HUGE_BYTES: u64 = 10 * 1024 * 1024;
 
 /// The same where they are at least a quarter of what is sent.
 pub const HUGE_SHARE_BYTES: u64 = 1024 * 1024;
+
+/// When a source of an instruction was not found: entries that are looked at for others of its name.
+pub const ABSENCE_ENTRIES: usize = 50_000;
+
+/// And how many are named.
+pub const ABSENCE_NAMES: usize = 3;

@@ -18,7 +18,9 @@ use bk_proto::{
     control::{ListWorkersRequest, SolveRequest, StatusRequest, control_client::ControlClient},
     id::Id,
 };
-use bk_session::{Contents, Extras, RunningSession, Session, SessionConfig, Sources, TunnelSender};
+use bk_session::{
+    Contents, Extras, RunningSession, Session, SessionConfig, Sources, TunnelSender, explain_absence,
+};
 use tokio::{
     sync::watch,
     time::{Instant, timeout},
@@ -205,6 +207,7 @@ pub async fn run(
             contents.abandon().await;
             let name = filename.as_deref().unwrap_or("Dockerfile");
             let error = failures.explain(classify::solve_failure(&status, &fold, &address, name));
+            let error = explain_absence(&request, error).await;
             Err(match (error, lost) {
                 // The daemon's own words tell at best that something was cancelled or unavailable.
                 (BuildError::Refused(refusal), Some(reason)) => {

@@ -12,7 +12,9 @@ mod tests;
 mod upload;
 
 use bk_build::{BuildError, BuildEvent, BuildOutcome, BuildRequest, EventSink, ImageBuilder, TransferReport};
-use bk_session::{ArchiveStream, ContextTar, Exports, Extras, Session, SessionConfig, Sources};
+use bk_session::{
+    ArchiveStream, ContextTar, Exports, Extras, Session, SessionConfig, Sources, explain_absence,
+};
 use bk_solve::{ImageExporter, exporters, limits::CLOSE_GRACE};
 use http::Method;
 use tokio::sync::mpsc;
@@ -92,6 +94,7 @@ pub(crate) async fn by_session(
     let (sent, local) = sending.end();
     report.total.add(&sent);
     let result = result.map_err(|e| local.unwrap_or_else(|| failures.explain(e)));
+    let result = explained(&request, result).await;
     let mut outcome = finish(build_id, result, report.total)?;
     outcome.transfers = report.transfers;
     outcome.exports = exports.commit().await.map_err(|e| failures.explain(e))?;
@@ -141,7 +144,8 @@ pub(crate) async fn by_upload(
         events.emit(event).await;
     }
     // A failure of this machine is the cause of whatever the daemon said then.
-    finish(build_id, result.map_err(|e| local.unwrap_or(e)), report)
+    let result = result.map_err(|e| local.unwrap_or(e));
+    finish(build_id, explained(&request, result).await, report)
 }
 
 /// Uploads an archive as it is.
@@ -188,6 +192,14 @@ async fn ask(
     };
     connection.close(CLOSE_GRACE).await;
     result
+}
+
+/// A failure with what the context has to say to it.
+async fn explained<T>(request: &BuildRequest, result: Result<T, BuildError>) -> Result<T, BuildError> {
+    match result {
+        Ok(done) => Ok(done),
+        Err(e) => Err(explain_absence(request, e).await),
+    }
 }
 
 /// What a build by this route yields.

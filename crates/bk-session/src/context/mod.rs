@@ -2,6 +2,7 @@
 //!
 //! The rule: everything asks the same filter that a transfer uses, made of the same lists that a daemon would send.
 
+mod absence;
 mod digest;
 mod lint;
 mod needs;
@@ -11,6 +12,7 @@ mod view;
 mod why;
 mod words;
 
+pub use absence::{Absence, explain_absence};
 pub use digest::{ContextDifference, Differs};
 pub use lint::{LintFinding, LintKind};
 pub use needs::{Need, Needs};

@@ -43,6 +43,7 @@ impl Bench<'_> {
         let tree = TreeBuilder::new()
             .file("Dockerfile", "FROM scratch\n\nCOPPY a /a\n")
             .file("a", "a")
+            .file("Not-Here", "other capitals")
             .build()?;
         let (error, _) = self.build_fails(BuildRequest::new(tree.path())).await?;
         let BuildError::Dockerfile(failure) = &error else {
@@ -83,6 +84,7 @@ impl Bench<'_> {
         let tree = TreeBuilder::new()
             .file("Dockerfile", dockerfile)
             .file("a", "a")
+            .file("Not-Here", "other capitals")
             .build()?;
         let (error, _) = self.build_fails(BuildRequest::new(tree.path())).await?;
         let BuildError::Dockerfile(failure) = &error else {
@@ -90,6 +92,10 @@ impl Bench<'_> {
         };
         if !failure.message.contains("not-here") {
             return Err(format!("message: {}", failure.message).into());
+        }
+        let hint = "there is `Not-Here`, and no `not-here`: capitals count";
+        if failure.hint.as_deref() != Some(hint) {
+            return Err(format!("hint: {:?}", failure.hint).into());
         }
         if self.harness.places() && failure.snippets.first().and_then(|s| s.first_line()) != Some(3) {
             return Err(format!("place: {:?}", failure.snippets).into());
