@@ -1,3 +1,5 @@
+//! What a context says to a path that a daemon did not find, of each kind.
+
 use std::{fs, path::Path};
 
 use bk_build::{LineRange, NamedContext, SourceSnippet};
