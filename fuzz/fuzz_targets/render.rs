@@ -29,6 +29,8 @@ fuzz_target!(|data: &[u8]| {
     drop((draws_plain, draws_json));
     assert!(harmless(std::str::from_utf8(&plain).expect("text")));
     let objects = serde_json::Deserializer::from_slice(&json).into_iter::<serde_json::Value>();
-    assert_eq!(objects.filter(|o| o.as_ref().expect("JSON").is_object()).count(), events.len());
-    assert_eq!(json.iter().filter(|b| **b == b'\n').count(), events.len());
+    let objects = objects.filter(|o| o.as_ref().expect("JSON").is_object()).count();
+    // What was said already is not said again.
+    assert!(objects <= events.len());
+    assert_eq!(json.iter().filter(|b| **b == b'\n').count(), objects);
 });
