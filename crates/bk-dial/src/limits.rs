@@ -11,8 +11,6 @@ pub const FAREWELL: Duration = Duration::from_secs(3);
 /// How long the standard error of a program that has ended is still read: something that it started may hold it open.
 pub const STDERR_GRACE: Duration = Duration::from_millis(200);
 
-/// Files of certificates and keys are not larger than this.
+/// Files of certificates and keys that are larger are refused; the certificates of all authorities that people trust are a
+/// few hundred KiB.
 pub const MAX_PEM: u64 = 4 << 20;
-
-/// Certificates that the peer may be shown, or trusted authorities, in one file.
-pub const MAX_CERTIFICATES: usize = 1000;

@@ -22,7 +22,7 @@ use tokio_rustls::{
     },
 };
 
-use crate::limits::{MAX_CERTIFICATES, MAX_PEM};
+use crate::limits::MAX_PEM;
 
 /// Loads certificates, each in DER. Called on a thread that may block.
 pub type LoadRoots = dyn Fn() -> Result<Vec<Vec<u8>>, String> + Send + Sync;
@@ -242,23 +242,28 @@ fn wrong(flag: &str, pem: &Pem, why: &str) -> InputError {
 }
 
 fn read(flag: &str, pem: &Pem) -> Result<Vec<u8>, InputError> {
-    match pem {
-        Pem::Bytes(bytes) => Ok(bytes.to_vec()),
-        Pem::File(path) => {
-            let mut text = Vec::new();
-            std::fs::File::open(path)
-                .and_then(|file| io::Read::read_to_end(&mut io::Read::take(file, MAX_PEM), &mut text))
-                .map_err(|e| wrong(flag, pem, &format!("cannot read it: {e}")))?;
-            Ok(text)
-        }
+    let path = match pem {
+        Pem::Bytes(bytes) => return Ok(bytes.to_vec()),
+        Pem::File(path) => path,
+    };
+    let mut text = Vec::new();
+    // One more than there may be, so that too much is noticed and never cut off.
+    std::fs::File::open(path)
+        .and_then(|file| io::Read::read_to_end(&mut io::Read::take(file, MAX_PEM + 1), &mut text))
+        .map_err(|e| wrong(flag, pem, &format!("cannot read it: {e}")))?;
+    match text.len() as u64 > MAX_PEM {
+        true => Err(wrong(
+            flag,
+            pem,
+            &format!("it is larger than {} MiB", MAX_PEM >> 20),
+        )),
+        false => Ok(text),
     }
 }
 
 fn certificates(flag: &str, pem: &Pem) -> Result<Vec<CertificateDer<'static>>, InputError> {
     let text = read(flag, pem)?;
-    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text)
-        .take(MAX_CERTIFICATES)
-        .collect();
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
     match all {
         Ok(all) if !all.is_empty() => Ok(all),
         Ok(_) => Err(wrong(flag, pem, "it holds no certificate in PEM")),

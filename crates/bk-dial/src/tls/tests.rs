@@ -192,6 +192,28 @@ async fn what_is_wrong_is_said_with_what_changes_it() {
 }
 
 #[test]
+fn a_file_that_is_too_large_is_refused_and_not_cut_off() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("ca.pem");
+    let text = authority("ours").pem();
+    // What matters stands in front, so that a part of it would do.
+    let size = usize::try_from(MAX_PEM).expect("a size");
+    for (surplus, refused) in [(0, false), (1, true)] {
+        let mut text = text.clone().into_bytes();
+        text.resize(size + surplus, b'\n');
+        std::fs::write(&path, text).expect("writable");
+        let read = certificates("--tlscacert", &Pem::File(path.clone()));
+        match refused {
+            false => assert_eq!(read.expect("small enough").len(), 1),
+            true => {
+                let error = read.expect_err("too large").to_string();
+                assert!(error.ends_with("ca.pem: it is larger than 4 MiB"), "{error}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_directory_has_the_files_under_either_name() {
     let dir = tempfile::tempdir().expect("a directory");
     assert!(TlsOptions::from_dir(dir.path()).is_err());
