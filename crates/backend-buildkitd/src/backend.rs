@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bk_build::{
-    BuildError, BuildOutcome, BuildRequest, BuilderInfo, Call, CallAnswer, CredentialProvider, EventSink,
-    ImageBuilder, ImageLoader,
+    BuildError, BuildOutcome, BuildRequest, BuilderInfo, Call, CallAnswer, CallHeaders, CredentialProvider,
+    EventSink, ImageBuilder, ImageLoader,
 };
 use bk_solve::{BoxedIo, DaemonFacts, Dialer, ImageExporter, SolveOptions};
 
@@ -23,6 +23,7 @@ pub struct BuildkitdBackend {
 struct EndpointDialer {
     endpoint: Endpoint,
     version: Option<String>,
+    headers: CallHeaders,
 }
 
 impl BuildkitdBackend {
@@ -36,9 +37,22 @@ impl BuildkitdBackend {
         endpoint: Endpoint,
         credentials: Arc<dyn CredentialProvider>,
     ) -> Result<Self, BuildError> {
+        Self::connect_with_headers(endpoint, credentials, CallHeaders::new()).await
+    }
+
+    /// [`connect`](Self::connect), with headers for every call, the first one included.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect), and [`BuildError::Input`] when a header is not allowed.
+    pub async fn connect_with_headers(
+        endpoint: Endpoint,
+        credentials: Arc<dyn CredentialProvider>,
+        headers: CallHeaders,
+    ) -> Result<Self, BuildError> {
         let mut dialer = EndpointDialer {
             endpoint,
             version: None,
+            headers,
         };
         let facts = bk_solve::probe(&dialer).await?;
         dialer.version.clone_from(&facts.buildkit_version);
@@ -92,6 +106,10 @@ impl ImageBuilder for BuildkitdBackend {
 impl Dialer for EndpointDialer {
     async fn control(&self) -> Result<BoxedIo, BuildError> {
         self.endpoint.dial().await
+    }
+
+    fn headers(&self) -> CallHeaders {
+        self.headers.clone()
     }
 
     fn info(&self) -> BuilderInfo {

@@ -14,6 +14,7 @@ mod credentials;
 mod error;
 mod event;
 mod frontend;
+mod headers;
 mod inspect;
 pub mod limits;
 mod named;
@@ -32,6 +33,7 @@ mod source_policy;
 mod ssh;
 mod steps;
 mod tokens;
+mod trace;
 mod transfer;
 
 pub use archive::{Archive, ArchiveReader};
@@ -60,6 +62,7 @@ pub use event::{
     Vertex, VertexId, Warning, WarningKind,
 };
 pub use frontend::{Entitlement, Frontend};
+pub use headers::CallHeaders;
 pub use inspect::{Inspect, Inspected, Missing, PlatformImage, Provenance};
 pub use named::{NamedContext, OciReference, context_name, is_remote};
 pub use outcome::{BuildOutcome, Descriptor, ExportReport, TransferReport};
@@ -78,4 +81,5 @@ pub use source_policy::SourcePolicy;
 pub use ssh::{DEFAULT_SSH_ID, SshForward};
 pub use steps::{ExtraHost, HostAddress, Network, StepOptions, Ulimit, parse_bytes};
 pub use tokens::{Reach, Token, TokenError, TokenExchange, TokenRequest};
+pub use trace::TraceContext;
 pub use transfer::{AskedFor, SentShare, TransferDetails};

@@ -23,3 +23,15 @@ pub const MAX_SECRET_BYTES: usize = 500 * 1024;
 /// How many builds of a set run at the same time unless the program says otherwise. The daemon shares its own processors
 /// among them.
 pub const SET_BUILDS: usize = 4;
+
+/// Headers that a program may add to the calls of a build: more than any proxy looks at.
+pub const MAX_HEADERS: usize = 32;
+
+/// Bytes of one such header's value: what servers commonly take for all headers of a request together.
+pub const MAX_HEADER_VALUE: usize = 8 * 1024;
+
+/// Bytes of a `tracestate` that are passed on: what the W3C recommendation asks everybody to pass on at least.
+pub const MAX_TRACE_STATE: usize = 512;
+
+/// Entries of a `tracestate`: the recommendation's own limit.
+pub const MAX_TRACE_ENTRIES: usize = 32;

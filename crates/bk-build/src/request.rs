@@ -11,9 +11,9 @@ use bk_fsync::{ChangePolicy, FilePolicies, ModePolicy, OwnerPolicy, SyncPolicy, 
 use bytes::Bytes;
 
 use crate::{
-    Annotation, Archive, Attestation, Cache, CredentialProvider, Entitlement, Frontend, InputError, Inspect,
-    NamedContext, Output, OutputKind, PolicyVerifier, SecretProvider, SecretSource, SessionExporter, Sink,
-    SourcePolicy, SshForward, StepOptions, cache, named,
+    Annotation, Archive, Attestation, Cache, CallHeaders, CredentialProvider, Entitlement, Frontend,
+    InputError, Inspect, NamedContext, Output, OutputKind, PolicyVerifier, SecretProvider, SecretSource,
+    SessionExporter, Sink, SourcePolicy, SshForward, StepOptions, TraceContext, cache, named,
 };
 
 /// One build: a context, a Dockerfile and what to do with them. Only the context is mandatory.
@@ -86,6 +86,11 @@ pub struct BuildRequest {
     /// Further frontend attributes, sent as they are and winning over those made from the fields above. Default: none.
     /// Not available on the Docker routes `build` and `tar`.
     pub frontend_attrs: BTreeMap<String, String>,
+    /// Headers for every gRPC call of this build, for proxies and balancers between here and the daemon; they win over
+    /// those of the client. Default: none. Without a meaning on the Docker routes `build` and `tar`.
+    pub headers: CallHeaders,
+    /// The trace that the daemon's spans of this build belong to. Default: the client's, else none.
+    pub trace: Option<TraceContext>,
 }
 
 impl BuildRequest {
@@ -122,6 +127,8 @@ impl BuildRequest {
             inspect: Inspect::new(),
             frontend: Frontend::Dockerfile,
             frontend_attrs: BTreeMap::new(),
+            headers: CallHeaders::new(),
+            trace: None,
         }
     }
 
@@ -273,6 +280,21 @@ impl BuildRequest {
         self
     }
 
+    /// Sets a header for every gRPC call of this build; the default is none. [`validate`](Self::validate) refuses names
+    /// that the protocol uses itself.
+    #[must_use]
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.headers.set(name, value);
+        self
+    }
+
+    /// Sets the trace that the daemon's spans of this build belong to; the default is the client's, else none.
+    #[must_use]
+    pub fn trace(mut self, context: TraceContext) -> Self {
+        self.trace = Some(context);
+        self
+    }
+
     /// Checks what can be checked without files or a daemon.
     ///
     /// # Errors
@@ -320,6 +342,7 @@ impl BuildRequest {
             let why = format!("`{stage}` is no name of a stage");
             return Err(InputError::new("--no-cache-filter", why, "the name of a stage"));
         }
+        self.headers.check()?;
         named::check(&self.named_contexts)?;
         cache::check(&self.cache_from, &self.cache_to)?;
         for (id, source) in &self.secrets {
@@ -353,6 +376,8 @@ impl fmt::Debug for BuildRequest {
             .field("cache_from", &self.cache_from)
             .field("cache_to", &self.cache_to)
             .field("frontend", &self.frontend)
+            .field("headers", &self.headers)
+            .field("trace", &self.trace)
             .finish_non_exhaustive()
     }
 }

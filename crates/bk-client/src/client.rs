@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bk_build::{
-    BuildError, BuildOutcome, BuildRequest, BuilderInfo, Call, CallAnswer, EventSink, ImageBuilder,
-    TokenExchange,
+    BuildError, BuildOutcome, BuildRequest, BuilderInfo, Call, CallAnswer, CallHeaders, EventSink,
+    ImageBuilder, TokenExchange, TraceContext,
 };
 
 use crate::tokens;
@@ -16,6 +16,8 @@ use crate::tokens;
 pub struct Client {
     builder: Arc<dyn ImageBuilder>,
     tokens: Option<Arc<dyn TokenExchange>>,
+    headers: CallHeaders,
+    trace: Option<TraceContext>,
 }
 
 impl Client {
@@ -24,6 +26,8 @@ impl Client {
         Self {
             builder: Arc::new(builder),
             tokens: None,
+            headers: CallHeaders::new(),
+            trace: None,
         }
     }
 
@@ -33,7 +37,25 @@ impl Client {
         self
     }
 
-    fn with_tokens(&self, mut request: BuildRequest) -> BuildRequest {
+    /// Adds headers to every gRPC call of each build; those of a request win. The default is none. A build whose headers
+    /// are not allowed fails before anything is sent.
+    #[must_use]
+    pub fn headers(mut self, headers: &CallHeaders) -> Self {
+        self.headers = self.headers.and(headers);
+        self
+    }
+
+    /// Sets the trace of builds whose request names none; the default is that of the environment
+    /// ([`Environment`](crate::Environment)) for a client that was connected, else none.
+    #[must_use]
+    pub fn trace(mut self, context: Option<TraceContext>) -> Self {
+        self.trace = context;
+        self
+    }
+
+    fn complete(&self, mut request: BuildRequest) -> BuildRequest {
+        request.headers = self.headers.clone().and(&request.headers);
+        request.trace = request.trace.or_else(|| self.trace.clone());
         request.credentials = request
             .credentials
             .map(|provider| tokens::with(provider, self.tokens.as_ref()));
@@ -44,7 +66,7 @@ impl Client {
 #[async_trait]
 impl ImageBuilder for Client {
     async fn build(&self, request: BuildRequest, events: EventSink) -> Result<BuildOutcome, BuildError> {
-        self.builder.build(self.with_tokens(request), events).await
+        self.builder.build(self.complete(request), events).await
     }
 
     async fn call(
@@ -53,7 +75,7 @@ impl ImageBuilder for Client {
         call: Call,
         events: EventSink,
     ) -> Result<CallAnswer, BuildError> {
-        self.builder.call(self.with_tokens(request), call, events).await
+        self.builder.call(self.complete(request), call, events).await
     }
 
     fn info(&self) -> BuilderInfo {

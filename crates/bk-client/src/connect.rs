@@ -4,8 +4,8 @@
 use std::{path::Path, str::FromStr, sync::Arc};
 
 use bk_build::{
-    Attempt, BuildError, ConnectError, CredentialProvider, ImageLoader, InputError, NoCredentials,
-    TokenExchange,
+    Attempt, BuildError, CallHeaders, ConnectError, CredentialProvider, ImageLoader, InputError,
+    NoCredentials, TokenExchange, TraceContext,
 };
 use bk_session::DockerConfig;
 
@@ -60,6 +60,8 @@ pub struct ConnectOptions {
     credentials: Option<Arc<dyn CredentialProvider>>,
     tokens: Option<Arc<dyn TokenExchange>>,
     loader: Option<Arc<dyn ImageLoader>>,
+    headers: CallHeaders,
+    trace: Option<TraceContext>,
     #[cfg(feature = "buildkitd")]
     tls: Option<backend_buildkitd::TlsOptions>,
 }
@@ -82,6 +84,8 @@ impl ConnectOptions {
             credentials: None,
             tokens: None,
             loader: None,
+            headers: CallHeaders::new(),
+            trace: None,
             #[cfg(feature = "buildkitd")]
             tls: None,
         }
@@ -152,6 +156,23 @@ impl ConnectOptions {
         self.loader = Some(loader);
         self
     }
+
+    /// Sets a header for every gRPC call of each build, and for the first question to a standalone buildkitd: for proxies
+    /// and balancers in front of daemons. The default is none. Names are lower case; those that HTTP, gRPC or BuildKit use
+    /// themselves are refused when connecting. Without a meaning on the Docker routes `build` and `tar`.
+    #[must_use]
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.headers.set(name, value);
+        self
+    }
+
+    /// Sets the trace that builds belong to when their request names none; the default is what `TRACEPARENT` and
+    /// `TRACESTATE` of the environment say.
+    #[must_use]
+    pub fn trace(mut self, context: TraceContext) -> Self {
+        self.trace = Some(context);
+        self
+    }
 }
 
 /// Connects to the daemon that the process's environment names or that listens on a default socket.
@@ -167,7 +188,9 @@ pub async fn connect() -> Result<Client, BuildError> {
 /// # Errors
 /// [`BuildError::Connect`] lists what was tried and why each failed; [`BuildError::Input`] names an address or a
 /// variable that makes no sense; [`BuildError::Timeout`] when the one endpoint that was named never answers.
-pub async fn connect_with(options: ConnectOptions) -> Result<Client, BuildError> {
+pub async fn connect_with(mut options: ConnectOptions) -> Result<Client, BuildError> {
+    options.headers.check()?;
+    options.trace = options.trace.or_else(|| trace(&options.environment));
     let backend = match (options.backend, &options.environment.bk_backend) {
         (Some(backend), _) => backend,
         (None, Some(text)) => text.parse()?,
@@ -191,7 +214,10 @@ pub async fn connect_with(options: ConnectOptions) -> Result<Client, BuildError>
     let single = candidates.len() == 1;
     for candidate in candidates {
         match try_one(&candidate, &options, &credentials).await {
-            Ok(client) => return Ok(client.tokens(exchange)),
+            Ok(client) => {
+                let client = client.headers(&options.headers).trace(options.trace);
+                return Ok(client.tokens(exchange));
+            }
             // The one endpoint that was named: its own error says most.
             Err(BuildError::Connect(e)) => attempts.extend(e.attempts.into_iter().map(|a| candidate.name(a))),
             Err(e @ BuildError::Timeout { .. }) if !single => {
@@ -201,6 +227,14 @@ pub async fn connect_with(options: ConnectOptions) -> Result<Client, BuildError>
         }
     }
     Err(ConnectError::several(attempts).into())
+}
+
+/// The trace of the environment. One that makes no sense is none: it is for others to repair, and no reason not to build.
+fn trace(environment: &Environment) -> Option<TraceContext> {
+    environment.trace().unwrap_or_else(|error| {
+        tracing::warn!(%error, "the trace of the environment is left aside");
+        None
+    })
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -368,7 +402,10 @@ async fn buildkitd(
     if let Some(tls) = &options.tls {
         endpoint = endpoint.with_tls(tls.clone())?;
     }
-    let backend = backend_buildkitd::BuildkitdBackend::connect(endpoint, credentials.clone()).await?;
+    let headers = options.headers.clone();
+    let connecting =
+        backend_buildkitd::BuildkitdBackend::connect_with_headers(endpoint, credentials.clone(), headers);
+    let backend = connecting.await?;
     Ok(Client::from_builder(match loader(options) {
         Some(loader) => backend.loader(loader),
         None => backend,

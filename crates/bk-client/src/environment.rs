@@ -2,7 +2,7 @@
 
 use std::{ffi::OsString, os::unix::ffi::OsStringExt, path::PathBuf};
 
-use bk_build::{InputError, SecretSource};
+use bk_build::{InputError, SecretSource, TraceContext};
 
 use bk_session::Proxies;
 
@@ -27,6 +27,10 @@ pub struct Environment {
     pub proxies: Proxies,
     /// Whether `BUILDKIT_NO_CLIENT_TOKEN` says that daemons fetch registry tokens themselves.
     pub no_client_token: bool,
+    /// `TRACEPARENT`: the trace and the span that the process belongs to. See [`trace`](Self::trace).
+    pub traceparent: Option<String>,
+    /// `TRACESTATE`: what belongs to `TRACEPARENT`.
+    pub tracestate: Option<String>,
 }
 
 impl Environment {
@@ -38,6 +42,23 @@ impl Environment {
     /// Reads the process's environment. Empty variables count as absent.
     pub fn from_process() -> Self {
         Self::from_lookup(|name| std::env::var_os(name))
+    }
+
+    /// The trace that `TRACEPARENT` and `TRACESTATE` name, if they do. A state without a parent means nothing.
+    ///
+    /// # Errors
+    /// An [`InputError`] names the variable that makes no sense. [`connect_with`](crate::connect_with) goes on without
+    /// what is wrong, as the recommendation wants it, and says so to `tracing` only.
+    pub fn trace(&self) -> Result<Option<TraceContext>, InputError> {
+        let Some(parent) = &self.traceparent else {
+            return Ok(None);
+        };
+        let named = |name: &'static str| move |e: InputError| InputError::new(name, e.message, e.allowed);
+        let context = TraceContext::parse(parent).map_err(named("TRACEPARENT"))?;
+        match &self.tracestate {
+            Some(state) => context.state(state).map_err(named("TRACESTATE")).map(Some),
+            None => Ok(Some(context)),
+        }
     }
 
     fn from_lookup(get: impl Fn(&str) -> Option<OsString>) -> Self {
@@ -65,6 +86,8 @@ impl Environment {
             bk_backend: text("BK_BACKEND"),
             buildkit_host: text("BUILDKIT_HOST"),
             docker_host: text("DOCKER_HOST"),
+            traceparent: text("TRACEPARENT"),
+            tracestate: text("TRACESTATE"),
             runtime_dir: path("XDG_RUNTIME_DIR"),
             docker_config: path("DOCKER_CONFIG")
                 .or_else(|| path("HOME").map(|home| home.join(".docker")))
@@ -107,6 +130,25 @@ mod tests {
         let mut nothing = Environment::empty();
         nothing.certs_dirs.push("/etc/docker/certs.d".into());
         assert_eq!(Environment::from_lookup(|_| None), nothing);
+    }
+
+    #[test]
+    fn the_trace_of_the_process_is_read_and_checked() {
+        let env = |parent: &'static str, state: &'static str| {
+            Environment::from_lookup(|name| match name {
+                "TRACEPARENT" => Some(parent.into()),
+                "TRACESTATE" => Some(state.into()),
+                _ => None,
+            })
+        };
+        let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let trace = env(parent, "a=1").trace().expect("good").expect("a trace");
+        assert_eq!((trace.traceparent(), trace.tracestate()), (parent, Some("a=1")));
+        assert_eq!(env("", "a=1").trace(), Ok(None));
+        let e = env("00-x", "").trace().expect_err("no trace");
+        assert_eq!(e.to_string(), "TRACEPARENT: `00-x`: this is not a trace context");
+        let e = env(parent, "a").trace().expect_err("no state");
+        assert_eq!(e.to_string(), "TRACESTATE: `a` is no entry");
     }
 
     #[test]

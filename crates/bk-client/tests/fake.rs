@@ -8,6 +8,8 @@ mod call;
 mod faults;
 #[path = "fake/garbage.rs"]
 mod garbage;
+#[path = "fake/headers.rs"]
+mod headers;
 #[path = "fake/inspect.rs"]
 mod inspect;
 #[path = "fake/lifecycle.rs"]

@@ -1,6 +1,7 @@
 //! A gRPC channel over one HTTP/2 connection on any byte stream.
 //!
 //! One connection a build, never re-dialled in secret: when the last clone is dropped, the connection and its tasks end.
+//! What a caller adds to the headers of calls is added here and nowhere else, so that no call can lack it.
 
 use std::{
     pin::Pin,
@@ -8,13 +9,19 @@ use std::{
     task::{Context, Poll},
 };
 
+use bk_build::{CallHeaders, InputError, TraceContext};
 use bk_session::exec::TaskOwner;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use hyper::{body::Incoming, client::conn::http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::watch;
 use tonic::body::Body;
 
 use crate::{dial::BoxedIo, limits};
+
+/// The headers of a trace context.
+const TRACE_PARENT: &str = "traceparent";
+const TRACE_STATE: &str = "tracestate";
 
 /// The reason of an end that has none.
 pub(crate) const CLOSED: &str = "the daemon closed the connection";
@@ -24,6 +31,8 @@ pub(crate) const CLOSED: &str = "the daemon closed the connection";
 pub struct Channel {
     sender: http2::SendRequest<Body>,
     ended: watch::Receiver<Option<Arc<str>>>,
+    /// What goes with every call, beside what the call itself brings.
+    headers: Arc<HeaderMap>,
     _owner: Arc<TaskOwner>,
 }
 
@@ -53,8 +62,41 @@ impl Channel {
         Ok(Self {
             sender,
             ended,
+            headers: Arc::default(),
             _owner: Arc::new(owner),
         })
+    }
+
+    /// The same channel, with `headers` and the trace context `trace` on every call from now on. Earlier values of the
+    /// same names are replaced.
+    ///
+    /// # Errors
+    /// An [`InputError`] when a header is not allowed.
+    pub fn with_headers(
+        mut self,
+        headers: &CallHeaders,
+        trace: Option<&TraceContext>,
+    ) -> Result<Self, InputError> {
+        headers.check()?;
+        let parent = trace.map(|t| (TRACE_PARENT, t.traceparent()));
+        let state = trace.and_then(|t| Some((TRACE_STATE, t.tracestate()?)));
+        let mut all = HeaderMap::clone(&self.headers);
+        if parent.is_some() {
+            // A state belongs to its parent.
+            all.remove(TRACE_STATE);
+        }
+        for (name, value) in headers.iter().chain(parent).chain(state) {
+            let unsendable = || InputError::new("headers", format!("`{name}` cannot be sent"), "");
+            let mut text = HeaderValue::from_str(value).map_err(|_| unsendable())?;
+            // Not to be remembered by the compression, which would let others guess at it, nor shown by anybody.
+            text.set_sensitive(!name.starts_with("trace"));
+            all.insert(
+                HeaderName::from_bytes(name.as_bytes()).map_err(|_| unsendable())?,
+                text,
+            );
+        }
+        self.headers = Arc::new(all);
+        Ok(self)
     }
 
     /// Why the connection ended, when it has.
@@ -95,7 +137,10 @@ impl tower_service::Service<http::Request<Body>> for Channel {
         self.sender.poll_ready(cx)
     }
 
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+        for (name, value) in self.headers.iter() {
+            request.headers_mut().insert(name, value.clone());
+        }
         Box::pin(self.sender.send_request(request))
     }
 }

@@ -1,7 +1,7 @@
 //! How bytes reach a daemon: the only thing in which backends differ.
 
 use async_trait::async_trait;
-use bk_build::{BuildError, BuilderInfo};
+use bk_build::{BuildError, BuilderInfo, CallHeaders};
 use bk_session::SessionHeaders;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -30,6 +30,12 @@ pub trait Dialer: Send + Sync {
     async fn session(&self, headers: &SessionHeaders) -> Result<Option<BoxedIo>, BuildError> {
         let _ = headers;
         Ok(None)
+    }
+
+    /// Headers for every call on the control connection, also for the question who is there; the default is none. Those of
+    /// a request are added and win.
+    fn headers(&self) -> CallHeaders {
+        CallHeaders::new()
     }
 
     /// What is reached, for messages.

@@ -274,7 +274,9 @@ impl Prepared {
         build_ref: &str,
     ) -> Result<Begun, BuildError> {
         let session = Session::new(self.config);
-        let channel = open(dialer).await?;
+        let channel = open(dialer)
+            .await?
+            .with_headers(&request.headers, request.trace.as_ref())?;
         let hosts = &request.steps.add_hosts;
         if hosts.iter().any(|h| h.address == HostAddress::Gateway) {
             set_gateway(&channel, request).await?;
@@ -301,17 +303,18 @@ impl Prepared {
     }
 }
 
-/// Opens the control connection, with a deadline.
+/// Opens the control connection, with a deadline. The dialer's headers go with every call on it.
 ///
 /// # Errors
-/// [`BuildError::Connect`] or [`BuildError::Timeout`].
+/// [`BuildError::Connect`] or [`BuildError::Timeout`]; [`BuildError::Input`] when a header is not allowed.
 pub async fn open(dialer: &dyn Dialer) -> Result<Channel, BuildError> {
     let address = dialer.info().address;
     let opening = async {
         let io = dialer.control().await?;
-        Channel::open(io)
+        let channel = Channel::open(io)
             .await
-            .map_err(|e| ConnectError::single(&address, chain(&e)).into())
+            .map_err(|e| ConnectError::single(&address, chain(&e)))?;
+        Ok(channel.with_headers(&dialer.headers(), None)?)
     };
     deadline(&format!("a connection to {address}"), opening).await
 }

@@ -168,6 +168,8 @@ impl Drop for FakeDaemon {
 pub struct Seen {
     /// Every request to build, in order of arrival.
     pub solves: Vec<SolveRequest>,
+    /// Every call on a control connection, in order of arrival.
+    pub calls: Vec<CallSeen>,
     /// Every session: its id, shared key and methods.
     pub sessions: Vec<SessionSeen>,
     /// Every transfer that ended well.
@@ -180,6 +182,15 @@ pub struct Seen {
     pub health_worst: Duration,
     /// Health checks that were not answered in time, or not with `SERVING`; each kills its session.
     pub health_failures: usize,
+}
+
+/// A call on a control connection.
+#[derive(Clone, Debug)]
+pub struct CallSeen {
+    /// Its path: `/SERVICE/METHOD`.
+    pub path: String,
+    /// Its headers, without those that describe a session. Values that are no text are left out.
+    pub headers: BTreeMap<String, String>,
 }
 
 /// A session as it announced itself.

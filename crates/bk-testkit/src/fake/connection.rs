@@ -17,7 +17,7 @@ use hyper_util::{
 use tokio::net::{UnixListener, UnixStream};
 use tower_service::Service;
 
-use super::{State, control::ControlApi, history::ContentApi};
+use super::{CallSeen, State, control::ControlApi, history::ContentApi};
 
 /// Messages up to this size are taken, as BuildKit does since 0.13.
 const MAX_MESSAGE: usize = 16 << 20;
@@ -44,7 +44,11 @@ async fn serve(stream: UnixStream, state: Arc<State>) {
     let content = ContentServer::new(ContentApi::new(state.script.history.as_ref()));
     let mut http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
     http.max_header_list_size(1 << 20);
-    let service = TowerToHyperService::new(Services { control, content });
+    let service = TowerToHyperService::new(Services {
+        control,
+        content,
+        state: Arc::clone(&state),
+    });
     let connection = http.serve_connection(TokioIo::new(stream), service);
     // However a connection ends, its clients see it: there is nobody here to tell.
     tokio::select! {
@@ -60,6 +64,20 @@ async fn serve(stream: UnixStream, state: Arc<State>) {
 struct Services {
     control: ControlServer<ControlApi>,
     content: ContentServer<ContentApi>,
+    state: Arc<State>,
+}
+
+/// What a call looks like from outside.
+fn seen(request: &http::Request<Incoming>) -> CallSeen {
+    let named = |(name, value): (&http::HeaderName, &http::HeaderValue)| {
+        let text = value.to_str().ok()?.to_owned();
+        let session = name.as_str().starts_with("x-docker-expose-session-");
+        (!session).then(|| (name.as_str().to_owned(), text))
+    };
+    CallSeen {
+        path: request.uri().path().to_owned(),
+        headers: request.headers().iter().filter_map(named).collect(),
+    }
 }
 
 type Answer = Pin<Box<dyn Future<Output = Result<http::Response<tonic::body::Body>, Infallible>> + Send>>;
@@ -74,6 +92,8 @@ impl Service<http::Request<Incoming>> for Services {
     }
 
     fn call(&mut self, request: http::Request<Incoming>) -> Answer {
+        let call = seen(&request);
+        self.state.see(|all| all.calls.push(call));
         if request.uri().path().starts_with("/moby.buildkit.v1.Control/") {
             return Box::pin(self.control.call(request));
         }
