@@ -1,12 +1,35 @@
 //! From the global options to a connected builder.
 
-use bk_client::{Backend, BuildError, Client, ConnectOptions, DockerRoute, TlsOptions, connect_with};
+use bk_client::{
+    Backend, BuildError, BuilderInfo, Client, ConnectOptions, DockerRoute, ImageBuilder as _, TlsOptions,
+    connect_with,
+};
 
-use crate::args::{self, Global};
+use crate::{
+    args::{self, Global},
+    verbose,
+};
 
 /// Connects as the options say; what they leave open, the library decides.
 pub(crate) async fn connect(global: &Global) -> Result<Client, BuildError> {
-    connect_with(options(global)?).await
+    let client = connect_with(options(global)?).await?;
+    verbose::say(verbose::DECISIONS, || told(&client.info()));
+    Ok(client)
+}
+
+/// The daemon in one line, with the route to it where there is a choice.
+fn told(info: &BuilderInfo) -> String {
+    let version = info
+        .version
+        .as_deref()
+        .map(|v| format!(" {v}"))
+        .unwrap_or_default();
+    let route = info
+        .route
+        .as_deref()
+        .map(|r| format!(", route {r}"))
+        .unwrap_or_default();
+    format!("daemon: {}{version} at {}{route}", info.backend, info.address)
 }
 
 fn options(global: &Global) -> Result<ConnectOptions, BuildError> {

@@ -210,7 +210,7 @@ fn terminal(around: &impl Surroundings) -> TtyOptions {
     let term = text("TERM");
     options.reflows =
         !term.starts_with("linux") && !term.starts_with("screen") && text("XTERM_VERSION").is_empty();
-    options.theme = if !text("NO_COLOR").is_empty() {
+    options.theme = if !crate::color::stderr() {
         Theme::none()
     } else {
         Theme::parse(&text("BUILDKIT_COLORS")).unwrap_or_else(|e| {

@@ -74,7 +74,10 @@ pub(crate) fn write_transfers(file: &Path, outcome: &BuildOutcome) -> Result<(),
 
 /// Writes a file beside its place and renames it there. What a link points to is replaced, not the link; a device or
 /// pipe is written to as it is.
-fn write(file: &Path, data: &[u8]) -> Result<(), BuildError> {
+///
+/// # Errors
+/// The file cannot be written.
+pub(crate) fn write(file: &Path, data: &[u8]) -> Result<(), BuildError> {
     let failed = |e: io::Error| LocalFailure::new(file, "cannot write it").caused_by(e).into();
     match fs::metadata(file) {
         Ok(found) if !found.is_file() => OpenOptions::new()

@@ -8,6 +8,7 @@ mod args;
 mod bake;
 mod build;
 mod call;
+mod color;
 mod connect;
 mod ctx;
 mod display;
@@ -15,30 +16,51 @@ mod exit;
 mod files;
 mod interrupt;
 mod limits;
+mod manual;
 mod outputs;
 mod policies;
 mod report;
 mod request;
+mod verbose;
 
-use std::process::ExitCode;
+use std::{ffi::OsString, process::ExitCode};
 
 use bk_bake::csv;
 use clap::Parser as _;
 
 fn main() -> ExitCode {
     report::install_panic_hook();
-    let code = match args::Cli::try_parse() {
-        Ok(cli) => match cli.command {
-            args::Command::Build(build) => build::main(&cli.global, &build),
-            args::Command::Bake(bake) => bake::main(&cli.global, &bake),
-            args::Command::Ctx(command) => ctx::main(&command),
-        },
+    let line: Vec<OsString> = std::env::args_os().collect();
+    color::choose(color::named(&line).unwrap_or_default());
+    let code = match args::Cli::try_parse_from(line) {
+        Ok(cli) => run(&cli),
         // Help and version arrive here too; they go to standard output and are a success.
         Err(e) if e.use_stderr() => {
-            report::to_stderr(&e.render().to_string());
+            report::to_stderr(&styled(&e, color::stderr()));
             exit::USAGE
         }
-        Err(e) => report::to_stdout(&e.render().to_string()),
+        Err(e) => report::to_stdout(&styled(&e, color::stdout())),
     };
     ExitCode::from(code)
+}
+
+fn run(cli: &args::Cli) -> u8 {
+    color::choose(cli.global.color);
+    verbose::set(cli.global.verbose);
+    match &cli.command {
+        args::Command::Build(build) => build::main(&cli.global, build),
+        args::Command::Bake(bake) => bake::main(&cli.global, bake),
+        args::Command::Ctx(command) => ctx::main(command),
+        args::Command::Completion(args) => manual::completion(args),
+        args::Command::Man(args) => manual::man(args),
+    }
+}
+
+/// Help or an error about the command line.
+fn styled(e: &clap::Error, colours: bool) -> String {
+    let text = e.render();
+    match colours {
+        true => text.ansi().to_string(),
+        false => text.to_string(),
+    }
 }

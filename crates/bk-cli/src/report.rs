@@ -60,6 +60,8 @@ fn rendered(whose: &str, error: &BuildError, with_log: bool) -> String {
 
 /// Writes to standard error. There is nowhere left to complain if that fails.
 pub(crate) fn to_stderr(text: &str) {
+    let painted = crate::color::stderr().then(|| crate::color::report(text));
+    let text = painted.as_deref().unwrap_or(text);
     let mut out = io::stderr().lock();
     drop(out.write_all(text.as_bytes()).and_then(|()| out.flush()));
 }

@@ -30,6 +30,9 @@ mod input;
 #[cfg(unix)]
 #[path = "cli/live.rs"]
 mod live;
+#[cfg(unix)]
+#[path = "cli/look.rs"]
+mod look;
 #[path = "cli/readme.rs"]
 mod readme;
 #[cfg(unix)]
@@ -57,6 +60,10 @@ fn bk(arguments: &[&str]) -> Command {
         "BUILDX_BAKE_FILE",
         "BUILDX_BAKE_ENTITLEMENTS_FS",
         "BUILDKIT_COLORS",
+        "NO_COLOR",
+        "CLICOLOR_FORCE",
+        "BK_CONFIG",
+        "XDG_CONFIG_HOME",
         "GITHUB_ACTIONS",
         "GITLAB_CI",
         "BUILDKITE",

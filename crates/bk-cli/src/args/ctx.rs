@@ -94,7 +94,11 @@ pub(crate) struct CtxLsArgs {
 
 /// `bk ctx why`.
 #[derive(Debug, Args)]
-#[command(after_help = "Exit codes: 0 all are sent, 1 one is not, 2 the command line is wrong")]
+#[command(after_help = "Examples:
+  bk ctx why src/main.rs                 sent or not, by which pattern, and which instruction needs it
+  bk ctx why -C web node_modules/*       of the context web
+
+Exit codes: 0 all are sent, 1 one is not, 2 the command line is wrong")]
 pub(crate) struct CtxWhyArgs {
     /// One JSON object a line
     #[arg(long)]
@@ -111,6 +115,9 @@ pub(crate) struct CtxWhyArgs {
 
 /// `bk ctx du`.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  bk ctx du                              what makes the context of `bk build .` large
+  bk ctx du --depth 1 web                the top of another context")]
 pub(crate) struct CtxDuArgs {
     /// How many levels below DIR are shown
     #[arg(short, long, value_name = "LEVELS", default_value_t = 2)]
@@ -127,7 +134,11 @@ pub(crate) struct CtxDuArgs {
 
 /// `bk ctx lint`.
 #[derive(Debug, Args)]
-#[command(after_help = "Exit codes: 0 nothing was found, 1 something was, 2 the command line is wrong")]
+#[command(after_help = "Examples:
+  bk ctx lint                            questionable patterns and files of this directory
+  bk ctx lint --target test --json .     for the stage test, for a program
+
+Exit codes: 0 nothing was found, 1 something was, 2 the command line is wrong")]
 pub(crate) struct CtxLintArgs {
     /// One JSON object a line
     #[arg(long)]
@@ -153,7 +164,11 @@ pub(crate) struct CtxHashArgs {
 
 /// `bk ctx diff`.
 #[derive(Debug, Args)]
-#[command(after_help = "Exit codes: 0 they are the same, 1 they differ, 2 the command line is wrong")]
+#[command(after_help = "Examples:
+  bk ctx diff ../other-checkout          what a build there would send, compared with here
+  bk ctx diff --context-mode git ../old  permission bits as Git has them do not count
+
+Exit codes: 0 they are the same, 1 they differ, 2 the command line is wrong")]
 pub(crate) struct CtxDiffArgs {
     /// One JSON object a line
     #[arg(long)]

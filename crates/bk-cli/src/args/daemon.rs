@@ -33,6 +33,27 @@ pub(crate) struct Global {
     /// Speak TLS, with ca.pem, cert.pem and key.pem (or ca.crt, tls.crt and tls.key) of this directory
     #[arg(long, global = true, value_name = "DIR", conflicts_with_all = ["tlscacert", "tlscert", "tlskey"])]
     pub(crate) tlsdir: Option<PathBuf>,
+    /// Whether to use colours. auto: on a terminal, unless NO_COLOR is set; CLICOLOR_FORCE=1 elsewhere too
+    #[arg(
+        long,
+        global = true,
+        value_name = "WHEN",
+        value_enum,
+        default_value = "auto",
+        help_heading = "Every command"
+    )]
+    pub(crate) color: When,
+    /// Say on standard error what is decided: the daemon and the route to it. Twice: also where settings come from
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Every command")]
+    pub(crate) verbose: u8,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum When {
+    #[default]
+    Auto,
+    Always,
+    Never,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -11,6 +11,7 @@ mod daemon;
 mod files;
 mod progress;
 mod results;
+mod shell;
 mod source;
 mod steps;
 
@@ -23,10 +24,11 @@ pub(crate) use call::CallArgs;
 pub(crate) use ctx::{
     CtxCommand, CtxDiffArgs, CtxDuArgs, CtxHashArgs, CtxLintArgs, CtxLsArgs, CtxTarArgs, CtxWhyArgs, LookArgs,
 };
-pub(crate) use daemon::{Backend, Global, Route};
+pub(crate) use daemon::{Backend, Global, Route, When};
 pub(crate) use files::{ContextMode, FileArgs, OnChange, Sync};
 pub(crate) use progress::{Progress, ProgressArgs};
 pub(crate) use results::ResultArgs;
+pub(crate) use shell::{CompletionArgs, ManArgs};
 pub(crate) use source::SourceArgs;
 pub(crate) use steps::StepArgs;
 
@@ -39,7 +41,7 @@ Examples:
   bk build - < context.tar.gz            build an archive
   bk build -q .                          print the image id and nothing else
   bk build --check .                     build nothing, say what is questionable in the Dockerfile
-  bk --addr tcp://127.0.0.1:1234 build . use that daemon";
+  bk --addr tcp://127.0.0.1:1234 build .  use that daemon";
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -70,6 +72,10 @@ pub(crate) enum Command {
     /// Look at the context of a build
     #[command(subcommand)]
     Ctx(CtxCommand),
+    /// Print what a shell needs to complete the command line
+    Completion(CompletionArgs),
+    /// Print or write man pages
+    Man(ManArgs),
 }
 
 /// `bk build`.
@@ -102,13 +108,4 @@ fn after_build_help() -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use clap::CommandFactory as _;
-
-    use super::*;
-
-    #[test]
-    fn the_definition_is_sound() {
-        Cli::command().debug_assert();
-    }
-}
+mod tests;

@@ -17,7 +17,9 @@ pub(crate) struct ProgressArgs {
           action = clap::ArgAction::Set)]
     pub(crate) quiet: bool,
     /// After the build, list the steps that determined how long it took
-    #[arg(long)]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          default_value = "false", hide_default_value = true, hide_possible_values = true,
+          action = clap::ArgAction::Set)]
     pub(crate) timings: bool,
     /// Write the output of each step to a file of its own in DIR
     #[arg(long, value_name = "DIR")]

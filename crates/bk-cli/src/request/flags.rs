@@ -42,6 +42,12 @@ const FLAGS: &[(&str, &[&str], Does)] = &[
     ("tlskey", &[], ShownBy("tls_options_are_read")),
     ("tlsservername", &[], ShownBy("tls_options_are_read")),
     ("tlsdir", &[], ShownBy("tls_options_are_read")),
+    (
+        "color",
+        &[],
+        ShownBy("color::the_option_wins_over_variables_and_these_over_the_terminal"),
+    ),
+    ("verbose", &[], ShownBy("cli::look::verbose_says_which_daemon")),
     ("file", &[], ShownBy("every_flag_reaches_the_request")),
     (
         "build-arg",

@@ -47,7 +47,9 @@ fn options(text: &str, start: &str) -> Vec<String> {
 
 #[test]
 fn every_option_is_documented_and_nothing_else() {
-    let global = options(section(CLI, "Which daemon"), "| `-");
+    let mut global = options(section(CLI, "Which daemon"), "| `-");
+    global.extend(options(section(CLI, "Every command"), "| `-"));
+    global.retain(|name| name != "help");
     let files = ["context-mode", "context-owner", "on-change", "sync"].map(str::to_owned);
     let mut all = Vec::new();
     for (command, elsewhere) in [("build", &[][..]), ("bake", &files)] {
@@ -60,6 +62,9 @@ fn every_option_is_documented_and_nothing_else() {
         documented.sort();
         assert_eq!(told, documented, "bk {command}");
         all.extend(told);
+    }
+    for command in ["man", "completion"] {
+        all.extend(options(&run(&mut bk(&[command, "--help"])).out, "-"));
     }
     for line in README.lines().filter(|line| line.trim_start().starts_with("bk ")) {
         for flag in line
