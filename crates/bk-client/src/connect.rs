@@ -4,10 +4,11 @@
 use std::{path::Path, str::FromStr, sync::Arc};
 
 use bk_build::{
-    Attempt, BuildError, CallHeaders, ConnectError, CredentialProvider, ImageLoader, InputError,
-    NoCredentials, TokenExchange, TraceContext,
+    Attempt, BuildError, CallHeaders, ConnectError, CredentialProvider, ImageBuilder as _, ImageLoader,
+    InputError, NoCredentials, TokenExchange, TraceContext,
 };
 use bk_session::DockerConfig;
+use tracing::{Instrument as _, field::Empty};
 
 use crate::{Client, Environment, tokens};
 
@@ -188,7 +189,16 @@ pub async fn connect() -> Result<Client, BuildError> {
 /// # Errors
 /// [`BuildError::Connect`] lists what was tried and why each failed; [`BuildError::Input`] names an address or a
 /// variable that makes no sense; [`BuildError::Timeout`] when the one endpoint that was named never answers.
-pub async fn connect_with(mut options: ConnectOptions) -> Result<Client, BuildError> {
+pub async fn connect_with(options: ConnectOptions) -> Result<Client, BuildError> {
+    let span = tracing::info_span!("bk.connect", address = Empty, route = Empty);
+    let client = Box::pin(find(options)).instrument(span.clone()).await?;
+    let info = client.info();
+    span.record("address", &*info.address);
+    span.record("route", info.route.as_deref());
+    Ok(client)
+}
+
+async fn find(mut options: ConnectOptions) -> Result<Client, BuildError> {
     options.headers.check()?;
     options.trace = options.trace.or_else(|| trace(&options.environment));
     let backend = match (options.backend, &options.environment.bk_backend) {

@@ -16,6 +16,8 @@ mod inspect;
 mod lifecycle;
 #[path = "fake/program.rs"]
 mod program;
+#[path = "fake/spans.rs"]
+mod spans;
 #[path = "fake/suite.rs"]
 mod suite;
 

@@ -25,6 +25,8 @@ mod set;
 mod special;
 #[path = "live/suite.rs"]
 mod suite;
+#[path = "live/traced.rs"]
+mod traced;
 
 use std::time::Duration;
 

@@ -1,7 +1,8 @@
 //! An executor whose tasks all end with their owner.
 //!
 //! hyper spawns a task a stream; detached, they would outlive a dropped build. Here each runs under one token and is
-//! counted, so that an owner can stop them all and wait until they are gone.
+//! counted, so that an owner can stop them all and wait until they are gone. Those of an owner with a
+//! `tracing` span belong to it, so that what a daemon asks for is a part of its build.
 
 use std::time::Duration;
 
@@ -9,12 +10,14 @@ use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::TaskTracker,
 };
+use tracing::{Instrument as _, Span};
 
 /// Spawns tasks that end when their [`TaskOwner`] is dropped or stopped.
 #[derive(Clone, Debug)]
 pub struct OwnedExecutor {
     tracker: TaskTracker,
     token: CancellationToken,
+    span: Span,
 }
 
 impl OwnedExecutor {
@@ -25,13 +28,14 @@ impl OwnedExecutor {
         F::Output: Send,
     {
         let token = self.token.clone();
-        self.tracker.spawn(async move {
+        let task = async move {
             tokio::select! {
                 biased;
                 () = token.cancelled() => {}
                 _ = future => {}
             }
-        });
+        };
+        self.tracker.spawn(task.instrument(self.span.clone()));
     }
 
     /// Whether the owner has stopped.
@@ -60,10 +64,16 @@ pub struct TaskOwner {
 impl TaskOwner {
     /// An owner without tasks.
     pub fn new() -> Self {
+        Self::in_span(Span::none())
+    }
+
+    /// An owner without tasks, whose tasks run in `span` and keep it open as long as they live.
+    pub fn in_span(span: Span) -> Self {
         let token = CancellationToken::new();
         let executor = OwnedExecutor {
             tracker: TaskTracker::new(),
             token: token.clone(),
+            span,
         };
         Self {
             executor,

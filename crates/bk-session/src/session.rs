@@ -259,7 +259,7 @@ impl Session {
             .chars()
             .filter(|c| (' '..='~').contains(c))
             .collect();
-        let owner = TaskOwner::new();
+        let owner = TaskOwner::in_span(tracing::Span::current());
         let mut services = Services::default();
         health::serve(&mut services);
         auth::serve(

@@ -19,6 +19,7 @@ use bk_session::explain_absence;
 use bytes::Bytes;
 use tokio::{sync::watch, time::timeout};
 use tonic::{Code, Request, Status, metadata::MetadataValue};
+use tracing::{Instrument as _, info_span};
 
 use crate::{
     channel::Channel,
@@ -90,7 +91,8 @@ async fn run(
     let mut fold = StatusFold::new();
     let (solved, when_solved) = watch::channel(false);
     let solving = async {
-        let result = drive(&channel, build_ref, frame, question).await;
+        let asking = drive(&channel, build_ref, frame, question);
+        let result = asking.instrument(info_span!("bk.call", call = %call)).await;
         session.close(CLOSE_GRACE).await;
         solved.send_replace(true);
         result
@@ -98,6 +100,7 @@ async fn run(
     let (result, ()) = tokio::join!(
         solving,
         follow_status(&channel, build_ref, &mut fold, events, when_solved)
+            .instrument(info_span!("bk.status"))
     );
     match result {
         Ok(metadata) => Ok(CallAnswer::from_metadata(metadata)?),

@@ -26,6 +26,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 use tonic::{Code, Request, Status};
+use tracing::{Instrument as _, Span, field::Empty, info_span};
 
 use crate::{
     channel::{CLOSED, Channel, chain},
@@ -114,13 +115,25 @@ pub async fn with_start_and_end<T>(
     events: &EventSink,
     build: impl Future<Output = Result<T, BuildError>>,
 ) -> Result<T, BuildError> {
+    let span = info_span!(
+        "bk.build",
+        build_ref,
+        backend = &*builder.backend,
+        address = &*builder.address,
+        route = builder.route.as_deref(),
+        version = builder.version.as_deref(),
+        fault = Empty,
+    );
     let started = BuildEvent::Started {
         build_ref: build_ref.to_owned(),
         builder,
         at: SystemTime::now(),
     };
     events.emit(started).await;
-    let result = build.await;
+    let result = build.instrument(span.clone()).await;
+    if let Err(error) = &result {
+        span.record("fault", tracing::field::debug(error.fault()));
+    }
     let error = result.as_ref().err().map(ToString::to_string);
     events
         .emit(BuildEvent::Completed {
@@ -165,7 +178,12 @@ pub async fn run(
     let mut fold = StatusFold::new();
     let (solved, when_solved) = watch::channel(false);
     let solving = async {
-        let result = client(&channel).solve(solve).await;
+        let asking = async {
+            let result = client(&channel).solve(solve).await;
+            tell_span(&result);
+            result
+        };
+        let result = asking.instrument(info_span!("bk.solve", code = Empty)).await;
         // A session that ends by itself and the failure of what needed it arrive in either order.
         let lost = match &result {
             Ok(_) => None,
@@ -182,6 +200,7 @@ pub async fn run(
     let ((result, lost, report), ()) = tokio::join!(
         solving,
         follow_status(&channel, build_ref, &mut fold, events, when_solved)
+            .instrument(info_span!("bk.status"))
     );
     match result {
         Ok(response) => {
@@ -200,7 +219,8 @@ pub async fn run(
             outcome.build_ref = build_ref.to_owned();
             outcome.transfer = report.total;
             outcome.transfers = report.transfers;
-            outcome.inspected = inspect(&channel, request.inspect, build_ref, &outcome).await;
+            let inspecting = inspect(&channel, request.inspect, build_ref, &outcome);
+            outcome.inspected = inspecting.instrument(info_span!("bk.inspect")).await;
             Ok(outcome)
         }
         Err(status) => {
@@ -219,6 +239,12 @@ pub async fn run(
             })
         }
     }
+}
+
+/// How the daemon answered, as a gRPC code: its words may hold what is nobody else's.
+fn tell_span<T>(result: &Result<T, Status>) {
+    let code = result.as_ref().err().map_or(Code::Ok, Status::code);
+    Span::current().record("code", tracing::field::debug(code));
 }
 
 /// What stands before the daemon is asked: a session that has what the request serves.
@@ -310,7 +336,8 @@ impl Prepared {
 pub async fn open(dialer: &dyn Dialer) -> Result<Channel, BuildError> {
     let address = dialer.info().address;
     let opening = async {
-        let io = dialer.control().await?;
+        let dial = info_span!("bk.dial", address = &*address);
+        let io = dialer.control().instrument(dial).await?;
         let channel = Channel::open(io)
             .await
             .map_err(|e| ConnectError::single(&address, chain(&e)))?;
@@ -469,6 +496,7 @@ async fn attach(
         })?;
         Ok(session.serve(sender.open(inbound.into_inner())))
     };
+    let attaching = attaching.instrument(info_span!("bk.attach"));
     deadline(&format!("the session with {address}"), attaching).await
 }
 

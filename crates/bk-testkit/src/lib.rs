@@ -27,6 +27,7 @@ pub mod live;
 pub mod oci;
 pub mod proxy;
 pub mod snapshot;
+pub mod spans;
 pub mod ssh;
 pub mod tls;
 pub mod token;

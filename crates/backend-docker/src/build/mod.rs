@@ -35,6 +35,16 @@ const DEFAULT_DOCKERFILE: &str = "Dockerfile";
 /// What a body is.
 const TAR_BODY: (&str, &str) = ("content-type", "application/x-tar");
 
+/// `headers`, and the trace that the build belongs to: engines take it from there as from gRPC.
+fn traced<'a>(request: &'a BuildRequest, headers: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+    let mut all = headers.to_vec();
+    if let Some(trace) = &request.trace {
+        all.push(("traceparent", trace.traceparent()));
+        all.extend(trace.tracestate().map(|state| ("tracestate", state)));
+    }
+    all
+}
+
 /// Builds with a session: the daemon fetches files and credentials from it.
 pub(crate) async fn by_session(
     backend: &DockerBackend,
@@ -85,7 +95,8 @@ pub(crate) async fn by_session(
         Some(stream) => (&[TAR_BODY][..], sending.body(stream)),
         None => (&[][..], empty()),
     };
-    let result = ask(backend, &path, headers, body, &follow, &mut beside).await;
+    let headers = traced(&request, headers);
+    let result = ask(backend, &path, &headers, body, &follow, &mut beside).await;
     let failures = session.failures();
     if result.is_ok() {
         exports.settle(CLOSE_GRACE).await;
@@ -138,7 +149,8 @@ pub(crate) async fn by_upload(
         filename: &shown,
         events,
     };
-    let result = ask(backend, &path, &[TAR_BODY], body, &follow, &mut beside).await;
+    let headers = traced(&request, &[TAR_BODY]);
+    let result = ask(backend, &path, &headers, body, &follow, &mut beside).await;
     let (report, local) = follow.beside(&mut beside, upload.end()).await;
     while let Some(event) = beside.recv().await {
         events.emit(event).await;
@@ -168,7 +180,8 @@ async fn archive_build(
     let sending = Sending::default();
     let (_, mut beside) = mpsc::channel(1);
     let body = sending.body(stream);
-    let result = ask(backend, &path, &[TAR_BODY], body, &follow, &mut beside).await;
+    let headers = traced(request, &[TAR_BODY]);
+    let result = ask(backend, &path, &headers, body, &follow, &mut beside).await;
     let (report, local) = sending.end();
     finish(build_id, result.map_err(|e| local.unwrap_or(e)), report)
 }

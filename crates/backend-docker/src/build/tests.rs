@@ -5,7 +5,7 @@ use std::{io::Read, path::Path, sync::Arc, time::Duration};
 use base64::Engine as _;
 use bk_build::{
     BuildError, BuildEvent, BuildOutcome, BuildRequest, Dockerfile, Fault, ImageBuilder, NoCredentials,
-    Output,
+    Output, TraceContext,
 };
 use bk_fsync::{
     Tree,
@@ -94,6 +94,26 @@ fn trace(vertex: Vertex) -> Vec<u8> {
     };
     let text = base64::engine::general_purpose::STANDARD.encode(status.encode_to_vec());
     format!("{{\"id\":\"moby.buildkit.trace\",\"aux\":\"{text}\"}}\r\n").into_bytes()
+}
+
+#[tokio::test]
+async fn the_trace_goes_with_the_request() {
+    const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let trace = TraceContext::parse(PARENT)
+        .and_then(|t| t.state("a=1"))
+        .expect("a trace");
+    for route in [DockerRoute::Build, DockerRoute::Tar] {
+        let engine = engine(success());
+        let (outcome, _) = run(&engine, route, plain().trace(trace.clone())).await;
+        outcome.expect("builds");
+        let head = seen(&engine).await.head;
+        let lines: Vec<_> = head.lines().filter(|line| line.starts_with("trace")).collect();
+        assert_eq!(
+            lines,
+            [&format!("traceparent: {PARENT}"), "tracestate: a=1"],
+            "{route}"
+        );
+    }
 }
 
 #[tokio::test]

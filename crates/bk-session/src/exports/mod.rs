@@ -60,6 +60,19 @@ pub(crate) enum Target {
     Engine(Arc<dyn ImageLoader>),
 }
 
+impl Target {
+    /// Its kind, for traces.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Nothing => "nothing",
+            Self::Dir { .. } => "directory",
+            Self::File(_) => "file",
+            Self::Writer(_) => "writer",
+            Self::Engine(_) => "engine",
+        }
+    }
+}
+
 impl Exports {
     /// Takes results for the exporters of a request, in their order: for each the output's number and where it goes.
     ///
@@ -221,6 +234,11 @@ impl Slot {
     /// Notes that a stream has not arrived whole, even if others of the same output have.
     pub(crate) fn failed(&self) {
         self.lock().failed = true;
+    }
+
+    /// Bytes that have arrived so far.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.lock().report.bytes
     }
 
     pub(crate) fn stage(&self, staged: Staged) {

@@ -35,6 +35,7 @@ use tonic::{
 };
 use tonic_prost::ProstCodec;
 use tower_service::Service;
+use tracing::{Instrument as _, Span, field::Empty, info_span};
 
 use super::{
     dispatch::Services,
@@ -242,12 +243,16 @@ impl StreamingService<Packet> for Call {
         let (told, result) = oneshot::channel();
         let call = self.take();
         let executor = self.server.executor.clone();
-        executor.spawn(async move {
-            let _running = call.server.exports.running();
-            let result = call.receive_dir(request.into_inner(), outbound).await;
-            // Nobody may be there to hear it any more.
-            drop(told.send(result));
-        });
+        let span = self.span();
+        executor.spawn(
+            async move {
+                let _running = call.server.exports.running();
+                let result = call.receive_dir(request.into_inner(), outbound).await;
+                // Nobody may be there to hear it any more.
+                drop(told.send(result));
+            }
+            .instrument(span),
+        );
         let end = async move {
             result
                 .await
@@ -267,14 +272,38 @@ impl StreamingService<BytesMessage> for Call {
         // Nothing is ever sent back but the status.
         let (_, nothing) = mpsc::channel(1);
         let call = self.take();
-        let task = AbortOnDropHandle::new(tokio::spawn(async move {
-            call.receive_bytes(request.into_inner()).await
-        }));
+        let span = self.span();
+        let receiving = async move { call.receive_bytes(request.into_inner()).await };
+        let task = AbortOnDropHandle::new(tokio::spawn(receiving.instrument(span)));
         Box::pin(async move { Ok(Response::new(TaskStream::new(nothing, task))) })
     }
 }
 
 impl Call {
+    /// What is received, in numbers: where it goes is the user's own.
+    fn span(&self) -> Span {
+        let kind = self.slot().map_or("none", |slot| slot.target.name());
+        info_span!(
+            "bk.export",
+            output = self.info.output,
+            kind,
+            bytes = Empty,
+            error = Empty
+        )
+    }
+
+    /// Says in the span how it ended. A result that was there already is no error.
+    fn tell_span(&self, result: &Result<(), Status>) {
+        let span = Span::current();
+        let failed = result
+            .as_ref()
+            .is_err_and(|status| status.code() != tonic::Code::AlreadyExists);
+        span.record("error", failed);
+        if let Some(slot) = self.slot() {
+            span.record("bytes", slot.bytes());
+        }
+    }
+
     fn take(&self) -> Self {
         Self {
             id: self.id,
@@ -287,12 +316,14 @@ impl Call {
         let Some(slot) = self.slot() else {
             return Err(Status::not_found("nothing is wanted here"));
         };
-        match &slot.target {
+        let result = match &slot.target {
             Target::File(path) => self.to_file(slot, path, inbound).await,
             Target::Writer(make) => self.to_writer(slot, &**make, inbound).await,
             Target::Engine(loader) => self.to_engine(slot, &**loader, inbound).await,
             _ => Err(Status::internal("a directory is not sent as bytes")),
-        }
+        };
+        self.tell_span(&result);
+        result
     }
 
     async fn to_file(
@@ -394,6 +425,7 @@ impl Call {
         if let (Err(_), Some(slot)) = (&result, self.slot()) {
             slot.failed();
         }
+        self.tell_span(&result);
         result
     }
 

@@ -32,6 +32,7 @@ use tokio::{sync::mpsc, time::MissedTickBehavior};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Request, Status, Streaming, body::Body, codec::Codec};
 use tonic_prost::ProstCodec;
+use tracing::{Instrument as _, Span, field::Empty, info_span};
 
 use super::{dispatch::Services, packet_body::PacketBody, stream::chain};
 use crate::{
@@ -134,7 +135,17 @@ impl FileSyncService {
             .policies(self.sources.policies().clone())
             .observer(watch);
         let sending = bk_fsync::send(source.tree.clone(), options, request.into_inner(), outbound);
-        let task = AbortOnDropHandle::new(tokio::spawn(transfer.run(sending)));
+        let span = info_span!(
+            "bk.transfer",
+            source = &*transfer.transfer.source,
+            transfer = transfer.transfer.transfer,
+            entries = Empty,
+            offered_bytes = Empty,
+            sent_files = Empty,
+            sent_bytes = Empty,
+            error = Empty,
+        );
+        let task = AbortOnDropHandle::new(tokio::spawn(transfer.run(sending).instrument(span)));
         Ok(PacketBody::new(packets, task))
     }
 
@@ -180,6 +191,7 @@ impl Running {
         };
         self.transfer.report = self.watch.counts();
         self.transfer.done = true;
+        self.tell_span(result.is_err());
         let details = result.as_ref().ok().map(|report| self.details(report));
         self.state.add(&self.transfer.report, details);
         // Kept before anything is waited for: the daemon may already be failing the build.
@@ -195,6 +207,16 @@ impl Running {
             .emit(BuildEvent::Transfer(self.transfer.clone()))
             .await;
         result
+    }
+
+    /// Counts, and no names: those are the user's own.
+    fn tell_span(&self, failed: bool) {
+        let (span, report) = (Span::current(), &self.transfer.report);
+        span.record("entries", report.entries)
+            .record("offered_bytes", report.offered_bytes)
+            .record("sent_files", report.sent_files)
+            .record("sent_bytes", report.sent_bytes)
+            .record("error", failed);
     }
 
     fn details(&mut self, report: &SendReport) -> TransferDetails {
