@@ -13,6 +13,7 @@ mod ci;
 mod daemons;
 mod demo;
 mod guard;
+mod live;
 mod peers;
 mod prove_sync;
 mod run;
@@ -27,6 +28,7 @@ usage: cargo xtask <job>
 
   demo                              build examples/hello with bk on a Docker daemon and run it
   test [--no-live] [FILTER...]      run every test, with the real daemons up
+  live --addr ADDR [OPTION...]      run the conformance suite on any daemon and say what works there
   support [LEDGER]                  write docs/support.md as the last full test run saw it
   daemons up|down|status [NAME...]  start, stop or list the real daemons that live tests use
   prove-sync                        show on real daemons what file sync promises
@@ -51,6 +53,7 @@ fn run(arguments: &[String]) -> ExitCode {
     let outcome = match job {
         "demo" => demo::main(rest),
         "test" => test::main(rest),
+        "live" => live::main(rest),
         "support" => support::main(rest),
         "daemons" => daemons::main(rest),
         "prove-sync" => prove_sync::main(rest),

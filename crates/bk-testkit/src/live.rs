@@ -19,7 +19,7 @@ use tokio::sync::OwnedMutexGuard;
 use crate::{conformance::Base, fake::locked};
 
 pub use engine::{Engine, EngineError, Ran, until};
-pub use ledger::Support;
+pub use ledger::{Support, record_named};
 
 /// A daemon that the live tests know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Case, Exception};
+use super::{Case, Done, Exception};
 use crate::fake::locked;
 
 /// How the words begin of a case that passed because it was refused as it should be.
@@ -29,11 +29,13 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    pub(super) fn passed(time: Duration, exception: Option<Exception>) -> Self {
-        let but = match exception {
-            Some(Exception::Refuses(why)) => Some(format!("{REFUSED}{why}")),
-            Some(Exception::Loose(_, why)) => Some(why.to_owned()),
-            Some(Exception::Skip(_)) | None => None,
+    pub(super) fn passed(time: Duration, done: Done, exception: Option<Exception>) -> Self {
+        let but = match (exception, done) {
+            (Some(Exception::Refuses(why) | Exception::MayRefuse(why)), Done::Refused) => {
+                Some(format!("{REFUSED}{why}"))
+            }
+            (Some(Exception::Loose(_, why)), _) => Some(why.to_owned()),
+            _ => None,
         };
         Self::Passed { time, but }
     }

@@ -2,7 +2,7 @@
 
 use bk_build::{BuildError, BuildRequest};
 
-use super::{Bench, BoxError, Exception};
+use super::{Bench, BoxError, Done, Exception};
 use crate::{
     events::chain,
     fixture::{Meta, Tree, TreeBuilder, raw},
@@ -104,7 +104,7 @@ impl Bench<'_> {
         self.copy_tree(&tree, |_| true).await
     }
 
-    pub(super) async fn raw_names(&self) -> Result<(), BoxError> {
+    pub(super) async fn raw_names(&self) -> Result<Done, BoxError> {
         let tree = TreeBuilder::new()
             .file("Dockerfile", COPY_TREE)
             .file("tree/plain", "p\n")
@@ -112,18 +112,20 @@ impl Bench<'_> {
             .file(raw(b"tree/raw-dir-\xe9/file"), "d\n")
             .symlink(raw(b"tree/raw-link-\x80"), raw(b"raw-\xff\xfe-name"))
             .build()?;
-        if let Some(Exception::Refuses(_)) = self.exception {
-            let (error, _) = self.build_fails(BuildRequest::new(tree.path())).await?;
-            let text = chain(&error);
-            let clear =
-                matches!(error, BuildError::Local(_) | BuildError::Refused(_)) && text.contains("raw-");
-            return if clear {
-                Ok(())
-            } else {
-                Err(format!("does not name the file: {text}").into())
-            };
+        let refusal = match self.exception {
+            Some(Exception::Refuses(_)) => self.build_fails(BuildRequest::new(tree.path())).await?.0,
+            may => match self.copy_tree(&tree, |_| true).await {
+                Ok(()) => return Ok(Done::Built),
+                Err(error) if !matches!(may, Some(Exception::MayRefuse(_))) => return Err(error),
+                Err(error) => *error.downcast::<BuildError>()?,
+            },
+        };
+        let text = chain(&refusal);
+        if matches!(refusal, BuildError::Local(_) | BuildError::Refused(_)) && text.contains("raw-") {
+            Ok(Done::Refused)
+        } else {
+            Err(format!("does not name the file: {text}").into())
         }
-        self.copy_tree(&tree, |_| true).await
     }
 
     pub(super) async fn special_files(&self) -> Result<(), BoxError> {

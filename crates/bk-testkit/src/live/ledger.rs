@@ -18,6 +18,29 @@ pub enum Support {
     Refused(String),
     /// It means nothing here, for this reason.
     NotApplicable(String),
+    /// It should work and does not, for this reason. Only [`record_named`] takes it: elsewhere the test fails.
+    Fails(String),
+}
+
+impl Support {
+    fn fields(&self) -> (&'static str, &str) {
+        match self {
+            Self::Yes => ("yes", ""),
+            Self::But(text) => ("but", text),
+            Self::Refused(text) => ("refused", text),
+            Self::NotApplicable(text) => ("none", text),
+            Self::Fails(text) => ("fails", text),
+        }
+    }
+}
+
+/// Notes what became of `feature` on an endpoint that a person named.
+///
+/// # Panics
+/// As [`Target::passed`].
+pub fn record_named(name: &str, feature: &str, support: &Support) {
+    let (verdict, text) = support.fields();
+    note(&[name, "support", verdict, feature, text]);
 }
 
 impl Target {
@@ -39,13 +62,7 @@ impl Target {
     /// # Panics
     /// As [`passed`](Self::passed).
     pub fn record(&self, feature: &str, support: &Support) {
-        let (verdict, text) = match support {
-            Support::Yes => ("yes", ""),
-            Support::But(text) => ("but", &**text),
-            Support::Refused(text) => ("refused", &**text),
-            Support::NotApplicable(text) => ("none", &**text),
-        };
-        note(&[&self.name(), "support", verdict, feature, text]);
+        record_named(&self.name(), feature, support);
     }
 
     /// Notes that `feature` works here.
