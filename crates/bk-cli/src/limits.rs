@@ -26,6 +26,9 @@ pub(crate) const CHANGE_RETRIES: u32 = 3;
 /// The longest source policy, in bytes: thousands of rules.
 pub(crate) const SOURCE_POLICY_BYTES: u64 = 512 * 1024;
 
+/// The longest file of settings, in bytes: some thousand lines.
+pub(crate) const SETTINGS_BYTES: u64 = 256 * 1024;
+
 /// Bytes of standard input that are looked at to tell an archive from a Dockerfile; daemons look at as many.
 pub(crate) const STDIN_FIRST_BYTES: u64 = 1024;
 

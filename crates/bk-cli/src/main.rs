@@ -21,38 +21,51 @@ mod outputs;
 mod policies;
 mod report;
 mod request;
+mod settings;
 mod verbose;
 
 use std::{ffi::OsString, process::ExitCode};
 
 use bk_bake::csv;
-use clap::Parser as _;
 
 fn main() -> ExitCode {
     report::install_panic_hook();
     let line: Vec<OsString> = std::env::args_os().collect();
-    color::choose(color::named(&line).unwrap_or_default());
-    let code = match args::Cli::try_parse_from(line) {
-        Ok(cli) => run(&cli),
-        // Help and version arrive here too; they go to standard output and are a success.
-        Err(e) if e.use_stderr() => {
-            report::to_stderr(&styled(&e, color::stderr()));
-            exit::USAGE
-        }
-        Err(e) => report::to_stdout(&styled(&e, color::stdout())),
-    };
+    let around = settings::Around::of_process();
+    let colours = color::named(&line).or_else(|| settings::color(&around));
+    color::choose(colours.unwrap_or_default());
+    let code = settings::parse(&line, &around)
+        .and_then(|cli| run(&cli, &line, &around))
+        .unwrap_or_else(|stop| stopped(&stop));
     ExitCode::from(code)
 }
 
-fn run(cli: &args::Cli) -> u8 {
+fn run(cli: &args::Cli, line: &[OsString], around: &settings::Around) -> Result<u8, settings::Stop> {
     color::choose(cli.global.color);
     verbose::set(cli.global.verbose);
-    match &cli.command {
+    Ok(match &cli.command {
         args::Command::Build(build) => build::main(&cli.global, build),
         args::Command::Bake(bake) => bake::main(&cli.global, bake),
         args::Command::Ctx(command) => ctx::main(command),
+        args::Command::Config(command) => settings::main(command, line, around)?,
         args::Command::Completion(args) => manual::completion(args),
         args::Command::Man(args) => manual::man(args),
+    })
+}
+
+/// Tells why nothing runs, and returns the exit code. Help and version arrive here too; they go to standard output and are a
+/// success.
+fn stopped(stop: &settings::Stop) -> u8 {
+    match stop {
+        settings::Stop::Line(e, notes) if e.use_stderr() => {
+            report::to_stderr(&format!("{}{notes}", styled(e, color::stderr())));
+            exit::USAGE
+        }
+        settings::Stop::Line(e, _) => report::to_stdout(&styled(e, color::stdout())),
+        settings::Stop::Setting(problem) => {
+            report::to_stderr(&problem.render());
+            exit::USAGE
+        }
     }
 }
 

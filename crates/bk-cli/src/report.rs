@@ -8,7 +8,7 @@ use std::{
 use bk_client::{BuildError, SourceSnippet};
 use bk_progress::{neutralise, neutralise_line};
 
-use crate::exit;
+use crate::{exit, settings};
 
 /// An error as a person reads it, with a line end behind each line. `with_log` adds the last output of a failed step,
 /// for displays that have not drawn it.
@@ -22,6 +22,8 @@ pub(crate) fn render_of(target: &str, error: &BuildError, with_log: bool) -> Str
 }
 
 fn rendered(whose: &str, error: &BuildError, with_log: bool) -> String {
+    let renamed = settings::renamed(error);
+    let error = renamed.as_ref().unwrap_or(error);
     let mut text = String::new();
     let snippets: &[SourceSnippet] = match error {
         BuildError::Step(step) => {

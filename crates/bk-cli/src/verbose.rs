@@ -14,6 +14,9 @@ static LEVEL: AtomicU8 = AtomicU8::new(0);
 /// The level for what was decided: the daemon and the route to it.
 pub(crate) const DECISIONS: u8 = 1;
 
+/// The level for where that came from: each setting with its source.
+pub(crate) const SOURCES: u8 = 2;
+
 /// Sets how much is said from now on; 0 is nothing.
 pub(crate) fn set(level: u8) {
     LEVEL.store(level, Ordering::Relaxed);

@@ -36,6 +36,9 @@ mod look;
 #[path = "cli/readme.rs"]
 mod readme;
 #[cfg(unix)]
+#[path = "cli/settings.rs"]
+mod settings;
+#[cfg(unix)]
 #[path = "cli/terminal.rs"]
 mod terminal;
 #[cfg(unix)]

@@ -46,6 +46,9 @@ pub(crate) struct Global {
     /// Say on standard error what is decided: the daemon and the route to it. Twice: also where settings come from
     #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Every command")]
     pub(crate) verbose: u8,
+    /// Read no bk.toml, neither that of the context nor that of the user
+    #[arg(long, global = true, help_heading = "Every command")]
+    pub(crate) no_config: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]

@@ -6,6 +6,7 @@ mod access;
 mod bake;
 mod cache;
 mod call;
+mod config;
 mod ctx;
 mod daemon;
 mod files;
@@ -21,6 +22,7 @@ pub(crate) use access::AccessArgs;
 pub(crate) use bake::BakeArgs;
 pub(crate) use cache::CacheArgs;
 pub(crate) use call::CallArgs;
+pub(crate) use config::ConfigCommand;
 pub(crate) use ctx::{
     CtxCommand, CtxDiffArgs, CtxDuArgs, CtxHashArgs, CtxLintArgs, CtxLsArgs, CtxTarArgs, CtxWhyArgs, LookArgs,
 };
@@ -72,6 +74,9 @@ pub(crate) enum Command {
     /// Look at the context of a build
     #[command(subcommand)]
     Ctx(CtxCommand),
+    /// Say which settings hold, and where they come from
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Print what a shell needs to complete the command line
     Completion(CompletionArgs),
     /// Print or write man pages

@@ -48,6 +48,11 @@ const FLAGS: &[(&str, &[&str], Does)] = &[
         ShownBy("color::the_option_wins_over_variables_and_these_over_the_terminal"),
     ),
     ("verbose", &[], ShownBy("cli::look::verbose_says_which_daemon")),
+    (
+        "no-config",
+        &[],
+        ShownBy("cli::settings::files_can_be_left_alone"),
+    ),
     ("file", &[], ShownBy("every_flag_reaches_the_request")),
     (
         "build-arg",
