@@ -62,7 +62,7 @@ impl Endpoint {
             Self::Tcp(address) => Ok(Box::new(tcp(address).await.map_err(started)?)),
             Self::Tls(address, options) => {
                 let stream = tcp(address).await.map_err(started)?;
-                match options.connect(host(address), HTTP2, stream).await {
+                match options.connect(host(address), &[HTTP2], stream).await {
                     Ok(stream) => Ok(Box::new(stream)),
                     Err(e) => match e.get_ref().and_then(|e| e.downcast_ref::<InputError>()) {
                         Some(input) => Err(input.clone().into()),

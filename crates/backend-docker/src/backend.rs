@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bk_build::{
-    BuildError, BuildOutcome, BuildRequest, BuilderInfo, Call, CallAnswer, CredentialProvider, EventSink,
-    ImageBuilder, InputError, Inspected,
+    BuildError, BuildEvent, BuildOutcome, BuildRequest, BuilderInfo, Call, CallAnswer, CredentialProvider,
+    EventSink, ImageBuilder, InputError, Inspected, Warning, WarningKind,
 };
 use bk_proto::Id;
 use bk_solve::{ImageExporter, SolveOptions, with_start_and_end};
@@ -58,11 +58,7 @@ impl DockerBackend {
         route: DockerRoute,
         credentials: Arc<dyn CredentialProvider>,
     ) -> Result<Self, BuildError> {
-        // Who answers is asked first, because it says best what is wrong with an endpoint.
-        let docker = match daemon::client(&endpoint) {
-            Ok(docker) => docker,
-            Err(e) => return Err(endpoint.dial().await.err().unwrap_or(e)),
-        };
+        let docker = daemon::client(&endpoint)?;
         Self::from_docker(docker, endpoint, route, credentials).await
     }
 
@@ -105,6 +101,10 @@ impl DockerBackend {
         build_ref: &str,
         events: &EventSink,
     ) -> Result<BuildOutcome, BuildError> {
+        if let Some(text) = self.endpoint.warning() {
+            let warning = Warning::new(WarningKind::Client, text);
+            events.emit(BuildEvent::Warning(warning)).await;
+        }
         let pushes = push::take(self, &mut request).await?;
         let credentials = request.credentials.clone();
         let inspect = request.inspect;

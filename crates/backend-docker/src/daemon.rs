@@ -4,12 +4,12 @@
 
 use bk_build::{BuildError, ConnectError};
 use bk_solve::chain;
-use bollard::{API_DEFAULT_VERSION, Docker};
+use bollard::{API_DEFAULT_VERSION, BollardRequest, Docker};
 use http::{HeaderMap, Method, StatusCode};
 
 use crate::{
     endpoint::Endpoint,
-    http1::{Connection, SendError, empty, error_message},
+    http1::{self, Connection, SendError, empty, error_message},
     limits::CONNECT_TIMEOUT,
 };
 
@@ -70,21 +70,19 @@ struct Pong {
     os: String,
 }
 
-/// Makes a client for Docker's API. Nothing is sent.
+/// Makes a client for Docker's API whose requests go where `endpoint` says, each on a connection of its own. Nothing is
+/// sent.
 ///
 /// # Errors
-/// [`BuildError::Connect`] when there is no such socket.
+/// [`BuildError::Connect`] when the client refuses its settings.
 pub(crate) fn client(endpoint: &Endpoint) -> Result<Docker, BuildError> {
-    let timeout = bollard_timeout();
-    let docker = match endpoint {
-        Endpoint::Unix(path) => {
-            Docker::connect_with_unix(&path.to_string_lossy(), timeout, API_DEFAULT_VERSION)
-        }
-        Endpoint::Tcp { .. } => {
-            Docker::connect_with_http(&endpoint.host_header(), timeout, API_DEFAULT_VERSION)
-        }
+    let (whole, address) = (endpoint.clone(), format!("http://{}", endpoint.host_header()));
+    let transport = move |request: BollardRequest| {
+        let endpoint = whole.clone();
+        async move { Box::pin(http1::forward(&endpoint, request)).await }
     };
-    docker.map_err(|e| ConnectError::single(endpoint.to_string(), chain(&e)).into())
+    Docker::connect_with_custom_transport(transport, Some(address), bollard_timeout(), API_DEFAULT_VERSION)
+        .map_err(|e| ConnectError::single(endpoint.to_string(), chain(&e)).into())
 }
 
 /// Seconds that one request of that client may take; builds do not go through it. Its own default.
@@ -137,6 +135,10 @@ async fn deadline<T>(
         })
 }
 
+/// What a server says that got plain bytes where it wanted TLS.
+const WANTS_TLS: &str = "what listens there speaks TLS; name its authority with --tlscacert or --tlsdir, or set \
+                         DOCKER_TLS_VERIFY and DOCKER_CERT_PATH";
+
 async fn ping(endpoint: &Endpoint) -> Result<Pong, BuildError> {
     let mut connection = Connection::open(endpoint).await?;
     let response = match connection.send(Method::GET, "/_ping", &[], empty()).await {
@@ -177,6 +179,13 @@ async fn ping(endpoint: &Endpoint) -> Result<Pong, BuildError> {
                 format!("the daemon refuses to be asked: {said}"),
             )
             .into())
+        }
+        None if status == StatusCode::BAD_REQUEST => {
+            let said = error_message(response).await;
+            Err(match said.contains("HTTPS server") {
+                true => ConnectError::single(endpoint.to_string(), WANTS_TLS).into(),
+                false => not_docker(endpoint, &said),
+            })
         }
         None => Err(not_docker(
             endpoint,

@@ -5,7 +5,10 @@ use bk_build::{BuildError, BuilderInfo};
 use bk_session::SessionHeaders;
 use bk_solve::{BoxedIo, Dialer};
 
-use crate::{endpoint::Endpoint, http1::upgrade};
+use crate::{
+    endpoint::{Endpoint, Speaks},
+    http1::upgrade,
+};
 
 /// HTTP/2 with prior knowledge on the API socket; the session goes through `Control/Session`.
 pub(crate) struct H2c {
@@ -16,7 +19,7 @@ pub(crate) struct H2c {
 #[async_trait]
 impl Dialer for H2c {
     async fn control(&self) -> Result<BoxedIo, BuildError> {
-        self.endpoint.dial().await
+        self.endpoint.dial_for(Speaks::Http2).await
     }
 
     fn info(&self) -> BuilderInfo {

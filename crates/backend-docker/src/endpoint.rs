@@ -3,23 +3,35 @@
 //! The rule: what cannot be reached is said before anything is dialled, and every failure names the address and what to
 //! start.
 
-use std::{fmt, io, path::PathBuf, str::FromStr};
+use std::{fmt, io, path::PathBuf, str::FromStr, sync::Arc};
 
 use bk_build::{BuildError, ConnectError, InputError};
+use bk_dial::{Helper, Serves, TlsOptions, TlsStream};
 use bk_solve::BoxedIo;
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::TcpStream;
+#[cfg(unix)]
+use tokio::net::UnixStream;
 
 use crate::limits::{CONNECT_TIMEOUT, TCP_KEEPALIVE};
 
 /// The port of an engine on TCP without TLS, when none is given.
 const DEFAULT_PORT: u16 = 2375;
+/// The same with TLS.
+const DEFAULT_TLS_PORT: u16 = 2376;
 /// The port of `http://` when none is given.
 const HTTP_PORT: u16 = 80;
+/// The port of `https://` when none is given.
+const HTTPS_PORT: u16 = 443;
 /// What an endpoint may be.
-const ALLOWED: &str = "unix:///PATH, tcp://HOST[:PORT] or http://HOST[:PORT]";
+const ALLOWED: &str = "unix:///PATH, tcp://HOST[:PORT], http://HOST[:PORT], https://HOST[:PORT], \
+                       ssh://[USER@]HOST[:PORT][/SOCKET] or npipe:////./pipe/NAME";
+/// What an engine speaks inside TLS.
+const HTTP1: &[u8] = b"http/1.1";
+/// What BuildKit speaks.
+const HTTP2: &[u8] = b"h2";
 
 /// Where a Docker Engine listens. Made from text such as `unix:///var/run/docker.sock`, written back the same way.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Endpoint {
     /// A Unix socket.
@@ -33,35 +45,147 @@ pub enum Endpoint {
         /// The scheme it was written with, `tcp` or `http`; they mean the same.
         scheme: &'static str,
     },
+    /// A TCP port, with TLS.
+    Tls {
+        /// Name or address; an IPv6 address without its brackets.
+        host: String,
+        /// Port.
+        port: u16,
+        /// The scheme it was written with, `tcp` or `https`.
+        scheme: &'static str,
+        /// Whom to trust, and what to show.
+        options: Arc<TlsOptions>,
+    },
+    /// `ssh`, which runs `docker system dial-stdio` on another machine, once for each connection.
+    Helper(Helper),
+    /// A named pipe of Windows, for instance `//./pipe/docker_engine`.
+    Pipe(String),
+}
+
+/// What is wanted inside of a byte stream; it matters where TLS asks for it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Speaks {
+    /// Docker's API.
+    Http1,
+    /// HTTP/2 without an upgrade.
+    Http2,
 }
 
 impl Endpoint {
-    /// The value of the `Host` header, never empty: servers refuse requests without one.
-    pub(crate) fn host_header(&self) -> String {
-        match self {
-            Self::Unix(_) => "localhost".to_owned(),
-            Self::Tcp { host, port, .. } => authority(host, *port),
+    /// Reads an endpoint that speaks TLS as `tls` says.
+    ///
+    /// # Errors
+    /// An [`InputError`] when the text is no endpoint, or none that TLS goes with.
+    pub fn with_tls(text: &str, tls: TlsOptions) -> Result<Self, InputError> {
+        match parse(text, true)? {
+            Self::Tls {
+                host, port, scheme, ..
+            } => Ok(Self::Tls {
+                host,
+                port,
+                scheme,
+                options: Arc::new(tls),
+            }),
+            other => Err(InputError::new(
+                "--tls, --tlscacert, --tlscert, --tlskey, --tlsservername, --tlsdir",
+                format!("there is no TLS at `{other}`"),
+                "an address tcp://host:port or https://host",
+            )),
         }
     }
 
-    /// Opens a byte stream, with a deadline.
+    /// The value of the `Host` header, never empty: servers refuse requests without one.
+    pub(crate) fn host_header(&self) -> String {
+        match self {
+            Self::Unix(_) | Self::Helper(_) | Self::Pipe(_) => "localhost".to_owned(),
+            Self::Tcp { host, port, .. } | Self::Tls { host, port, .. } => authority(host, *port),
+        }
+    }
+
+    /// What has to be said of it before it is used; `None` when there is nothing.
+    pub(crate) fn warning(&self) -> Option<String> {
+        match self {
+            Self::Tls { options, .. } if options.unchecked => {
+                let whose = options.origin.as_ref().map(|o| format!(" ({o} says so)"));
+                let whose = whose.unwrap_or_default();
+                Some(format!(
+                    "the certificate of {self} is not checked{whose}: whoever is between can read and change the build"
+                ))
+            }
+            _ => None,
+        }
+    }
+
+    /// Opens a byte stream for Docker's API, with a deadline.
     ///
     /// # Errors
-    /// [`BuildError::Connect`] or [`BuildError::Timeout`], naming the address.
+    /// [`BuildError::Connect`] or [`BuildError::Timeout`], naming the address; [`BuildError::Input`] names what is wrong
+    /// with the files of [`TlsOptions`].
     pub(crate) async fn dial(&self) -> Result<BoxedIo, BuildError> {
-        let dialling = async {
-            match self {
-                Self::Unix(path) => UnixStream::connect(path).await.map(|s| Box::new(s) as BoxedIo),
-                Self::Tcp { host, port, .. } => {
-                    let stream = TcpStream::connect((host.as_str(), *port)).await?;
-                    tune(&stream)?;
-                    Ok(Box::new(stream) as BoxedIo)
-                }
-            }
-        };
-        match tokio::time::timeout(CONNECT_TIMEOUT, dialling).await {
+        self.dial_for(Speaks::Http1).await
+    }
+
+    /// The same for what is spoken there.
+    ///
+    /// # Errors
+    /// As [`dial`](Self::dial).
+    pub(crate) async fn dial_for(&self, speaks: Speaks) -> Result<BoxedIo, BuildError> {
+        match tokio::time::timeout(CONNECT_TIMEOUT, self.open(speaks)).await {
             Ok(Ok(io)) => Ok(io),
-            Ok(Err(e)) => Err(self.refused(&e).into()),
+            Ok(Err(e)) => match e.get_ref().and_then(|e| e.downcast_ref::<InputError>()) {
+                Some(input) => Err(input.clone().into()),
+                None => Err(self.refused(&e).into()),
+            },
+            Err(_) => Err(BuildError::Timeout {
+                what: format!("a connection to {self}"),
+                after: CONNECT_TIMEOUT,
+            }),
+        }
+    }
+
+    async fn open(&self, speaks: Speaks) -> io::Result<BoxedIo> {
+        match self {
+            #[cfg(unix)]
+            Self::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),
+            #[cfg(not(unix))]
+            Self::Unix(_) => Err(io::Error::other("this system has no Unix sockets")),
+            Self::Tcp { host, port, .. } => Ok(Box::new(tcp(host, *port).await?)),
+            Self::Tls {
+                host, port, options, ..
+            } => {
+                let wanted = match speaks {
+                    Speaks::Http1 => HTTP1,
+                    Speaks::Http2 => HTTP2,
+                };
+                Ok(Box::new(tls(host, *port, options, &[wanted]).await?))
+            }
+            Self::Helper(helper) => Ok(Box::new(helper.dial()?)),
+            #[cfg(windows)]
+            Self::Pipe(name) => Ok(Box::new(crate::pipe::open(name).await?)),
+            #[cfg(not(windows))]
+            Self::Pipe(_) => Err(io::Error::other("named pipes are found on Windows only")),
+        }
+    }
+
+    /// Asks what is spoken there, where it can be told before anything is sent: inside TLS. Whether it is HTTP/2, thus a
+    /// BuildKit's own; `None` when it cannot be told.
+    ///
+    /// # Errors
+    /// As [`DockerBackend::connect`](crate::DockerBackend::connect).
+    pub async fn speaks_http2(&self) -> Result<Option<bool>, BuildError> {
+        let Self::Tls {
+            host, port, options, ..
+        } = self
+        else {
+            return Ok(None);
+        };
+        let asking = tls(host, *port, options, &[HTTP2, HTTP1]);
+        match tokio::time::timeout(CONNECT_TIMEOUT, asking).await {
+            Ok(Ok(stream)) => Ok(Some(stream.protocol() == Some(HTTP2))),
+            Ok(Err(e)) => match e.get_ref().and_then(|e| e.downcast_ref::<InputError>()) {
+                Some(input) => Err(input.clone().into()),
+                None => Err(self.refused(&e).into()),
+            },
             Err(_) => Err(BuildError::Timeout {
                 what: format!("a connection to {self}"),
                 after: CONNECT_TIMEOUT,
@@ -72,14 +196,27 @@ impl Endpoint {
     fn refused(&self, error: &io::Error) -> ConnectError {
         let advice = match (self, error.kind()) {
             (Self::Unix(_), io::ErrorKind::NotFound) => "there is no such socket; is dockerd running?",
-            (_, io::ErrorKind::ConnectionRefused) => "nothing listens there; is dockerd running?",
+            (Self::Unix(_) | Self::Tcp { .. } | Self::Tls { .. }, io::ErrorKind::ConnectionRefused) => {
+                "nothing listens there; is dockerd running?"
+            }
             (Self::Unix(_), io::ErrorKind::PermissionDenied) => {
                 "permission denied; the socket is open to root and its group (usually `docker`)"
             }
+            (Self::Pipe(_), io::ErrorKind::NotFound) => "there is no such pipe; is Docker running?",
             _ => return ConnectError::single(self.to_string(), error.to_string()),
         };
         ConnectError::single(self.to_string(), advice)
     }
+}
+
+async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect((host, port)).await?;
+    tune(&stream)?;
+    Ok(stream)
+}
+
+async fn tls(host: &str, port: u16, options: &TlsOptions, protocols: &[&[u8]]) -> io::Result<TlsStream> {
+    options.connect(host, protocols, tcp(host, port).await?).await
 }
 
 /// Small frames go out at once, and a peer that has vanished is noticed.
@@ -101,7 +238,12 @@ impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unix(path) => write!(f, "unix://{}", path.display()),
-            Self::Tcp { host, port, scheme } => write!(f, "{scheme}://{}", authority(host, *port)),
+            Self::Tcp { host, port, scheme }
+            | Self::Tls {
+                host, port, scheme, ..
+            } => write!(f, "{scheme}://{}", authority(host, *port)),
+            Self::Helper(helper) => helper.fmt(f),
+            Self::Pipe(name) => write!(f, "npipe://{name}"),
         }
     }
 }
@@ -109,27 +251,58 @@ impl fmt::Display for Endpoint {
 impl FromStr for Endpoint {
     type Err = InputError;
 
+    /// `https://` trusts nobody before [`Endpoint::with_tls`] says whom.
     fn from_str(text: &str) -> Result<Self, InputError> {
-        let bad = |why: &str| InputError::new("the Docker endpoint", format!("`{text}`: {why}"), ALLOWED);
-        let Some((scheme, rest)) = text.split_once("://") else {
-            return Err(bad("it names no scheme"));
-        };
-        match scheme {
-            "unix" if rest.starts_with('/') => Ok(Self::Unix(rest.into())),
-            "unix" => Err(bad(
-                "the path of the socket must be absolute, so three slashes follow `unix:`",
-            )),
-            "tcp" => tcp(rest, "tcp", DEFAULT_PORT).map_err(bad),
-            "http" => tcp(rest, "http", HTTP_PORT).map_err(bad),
-            "ssh" | "npipe" => Err(bad(&format!("{scheme} is not supported yet"))),
-            "https" => Err(bad("TLS is not supported yet")),
-            _ => Err(bad("this scheme is not known")),
+        parse(text, false)
+    }
+}
+
+/// Reads an endpoint, with TLS at `tcp://` or not.
+fn parse(text: &str, tls: bool) -> Result<Endpoint, InputError> {
+    let bad = |why: &str| InputError::new("the Docker endpoint", format!("`{text}`: {why}"), ALLOWED);
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return Err(bad("it names no scheme"));
+    };
+    let with_tls = |(host, port), scheme| Endpoint::Tls {
+        host,
+        port,
+        scheme,
+        options: Arc::new(TlsOptions::new()),
+    };
+    match scheme {
+        "unix" if rest.starts_with('/') => Ok(Endpoint::Unix(rest.into())),
+        "unix" => Err(bad(
+            "the path of the socket must be absolute, so three slashes follow `unix:`",
+        )),
+        "tcp" if tls => Ok(with_tls(place(rest, DEFAULT_TLS_PORT).map_err(bad)?, "tcp")),
+        "https" => Ok(with_tls(place(rest, HTTPS_PORT).map_err(bad)?, "https")),
+        "tcp" | "http" => {
+            let (scheme, default) = match scheme {
+                "tcp" => ("tcp", DEFAULT_PORT),
+                _ => ("http", HTTP_PORT),
+            };
+            let (host, port) = place(rest, default).map_err(bad)?;
+            Ok(Endpoint::Tcp { host, port, scheme })
         }
+        "ssh" => match Helper::parse(text, Serves::Docker) {
+            Some(helper) => helper
+                .map(Endpoint::Helper)
+                .map_err(|e| InputError::new("the Docker endpoint", e.message, ALLOWED)),
+            None => Err(bad("this scheme is not known")),
+        },
+        "npipe" => {
+            let name = rest.replace('\\', "/");
+            match name.strip_prefix("//./pipe/") {
+                Some(last) if !last.is_empty() && !last.contains('/') => Ok(Endpoint::Pipe(name)),
+                _ => Err(bad("a named pipe is written npipe:////./pipe/NAME")),
+            }
+        }
+        _ => Err(bad("this scheme is not known")),
     }
 }
 
 /// `host[:port]`, with an IPv6 address in brackets.
-fn tcp(rest: &str, scheme: &'static str, default: u16) -> Result<Endpoint, &'static str> {
+fn place(rest: &str, default: u16) -> Result<(String, u16), &'static str> {
     let rest = rest.strip_suffix('/').unwrap_or(rest);
     if rest.contains(['/', '?', '#']) {
         return Err("a path behind the port is not supported");
@@ -173,11 +346,7 @@ fn tcp(rest: &str, scheme: &'static str, default: u16) -> Result<Endpoint, &'sta
             .filter(|p| *p != 0)
             .ok_or("the port must be a number from 1 to 65535")?,
     };
-    Ok(Endpoint::Tcp {
-        host: host.to_owned(),
-        port,
-        scheme,
-    })
+    Ok((host.to_owned(), port))
 }
 
 #[cfg(test)]
@@ -208,6 +377,17 @@ mod tests {
             ("tcp://[fe80::1]", "tcp://[fe80::1]:2375", "[fe80::1]:2375"),
             ("http://proxy:8080", "http://proxy:8080", "proxy:8080"),
             ("http://proxy", "http://proxy:80", "proxy:80"),
+            ("https://proxy", "https://proxy:443", "proxy:443"),
+            (
+                "ssh://me@host:22/run/d.sock",
+                "ssh://me@host:22/run/d.sock",
+                "localhost",
+            ),
+            (
+                "npipe:////./pipe/docker_engine",
+                "npipe:////./pipe/docker_engine",
+                "localhost",
+            ),
         ] {
             let endpoint: Endpoint = text.parse().expect(text);
             assert_eq!(
@@ -219,9 +399,8 @@ mod tests {
 
     #[test]
     fn what_is_not_supported_is_named() {
-        assert!(fails("ssh://me@host").ends_with("ssh is not supported yet"));
-        assert!(fails("npipe:////./pipe/docker_engine").ends_with("npipe is not supported yet"));
-        assert!(fails("https://host:2376").ends_with("TLS is not supported yet"));
+        assert!(fails("npipe://docker_engine").ends_with("a named pipe is written npipe:////./pipe/NAME"));
+        assert!(fails("ssh://-oProxyCommand=x").contains("the host cannot be"));
         assert!(fails("/var/run/docker.sock").ends_with("it names no scheme"));
         assert!(fails("unix://var/run/docker.sock").contains("must be absolute"));
         for bad in [
@@ -245,6 +424,39 @@ mod tests {
         ] {
             fails(bad);
         }
+    }
+
+    #[test]
+    fn tls_has_a_port_of_its_own_and_is_for_tcp() {
+        for (text, back) in [
+            ("tcp://h", "tcp://h:2376"),
+            ("tcp://h:2375", "tcp://h:2375"),
+            ("https://h", "https://h:443"),
+        ] {
+            let endpoint = Endpoint::with_tls(text, TlsOptions::new()).expect(text);
+            assert!(matches!(endpoint, Endpoint::Tls { .. }), "{endpoint:?}");
+            assert_eq!((endpoint.to_string().as_str(), endpoint.warning()), (back, None));
+        }
+        for text in ["unix:///d.sock", "http://h:1", "ssh://h"] {
+            let error = Endpoint::with_tls(text, TlsOptions::new())
+                .expect_err(text)
+                .to_string();
+            assert!(
+                error.ends_with(&format!("there is no TLS at `{text}`")),
+                "{error}"
+            );
+        }
+        let unchecked = TlsOptions::new()
+            .unchecked(true)
+            .origin("the Docker context `far`");
+        let endpoint = Endpoint::with_tls("tcp://h", unchecked).expect("an endpoint");
+        assert_eq!(
+            endpoint.warning().as_deref(),
+            Some(
+                "the certificate of tcp://h:2376 is not checked (the Docker context `far` says so): whoever is between can \
+                 read and change the build"
+            )
+        );
     }
 
     #[tokio::test]

@@ -3,11 +3,12 @@
 //! The rule: one connection a request, owned by whoever asked; dropping it closes the connection, which is how Docker
 //! learns that a build is no longer wanted. Bytes that arrive together with the `101` belong to the upgraded stream.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use bk_build::{BuildError, ConnectError, Refusal, SessionLost};
 use bk_session::exec::TaskOwner;
 use bk_solve::{BoxedIo, chain};
+use bollard::BollardRequest;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Limited, combinators::UnsyncBoxBody};
@@ -87,6 +88,33 @@ impl Connection {
         }
         Ok(self.sender.send_request(request.body(body)?).await?)
     }
+}
+
+/// Sends a request of Docker's own client on a connection of its own, which ends with the answer.
+///
+/// # Errors
+/// [`bollard::errors::Error`] with what [`Endpoint::dial`] says, or what went wrong on the way.
+pub(crate) async fn forward(
+    endpoint: &Endpoint,
+    request: BollardRequest,
+) -> Result<Response<Incoming>, bollard::errors::Error> {
+    let io = endpoint.dial().await.map_err(io::Error::other)?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(io))
+        .await
+        .map_err(io::Error::other)?;
+    // It ends when the answer was read or dropped: nobody keeps the sender, and nothing else is sent.
+    tokio::spawn(connection.with_upgrades());
+    let (mut parts, body) = request.into_parts();
+    let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+    parts.uri = path
+        .parse()
+        .map_err(|e: http::uri::InvalidUri| io::Error::other(e))?;
+    let host = HeaderValue::from_str(&endpoint.host_header()).map_err(io::Error::other)?;
+    parts.headers.insert(header::HOST, host);
+    sender
+        .send_request(Request::from_parts(parts, body))
+        .await
+        .map_err(|e| io::Error::other(e).into())
 }
 
 /// What a failed request means once a build is under way on the daemon at `address`.

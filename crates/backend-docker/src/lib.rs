@@ -28,12 +28,15 @@ mod engine;
 mod http1;
 pub mod limits;
 mod load;
+#[cfg(windows)]
+mod pipe;
 mod push;
 mod route;
 #[cfg(test)]
 mod testing;
 
 pub use backend::DockerBackend;
+pub use bk_dial::{Helper, Pem, TlsOptions};
 pub use bollard;
 pub use endpoint::Endpoint;
 pub use load::EngineLoader;

@@ -37,6 +37,9 @@ fn options(global: &Global) -> Result<ConnectOptions, BuildError> {
     if let Some(addr) = &global.addr {
         options = options.addr(addr.clone());
     }
+    if let Some(name) = &global.builder {
+        options = options.builder(name.clone());
+    }
     if let Some(backend) = global.backend {
         options = options.backend(match backend {
             args::Backend::Auto => Backend::Auto,
@@ -63,7 +66,7 @@ fn options(global: &Global) -> Result<ConnectOptions, BuildError> {
 fn tls(global: &Global) -> Result<Option<TlsOptions>, BuildError> {
     let mut tls = match &global.tlsdir {
         Some(dir) => Some(TlsOptions::from_dir(dir)?),
-        None => None,
+        None => global.tls.then(TlsOptions::new),
     };
     if let Some(ca) = &global.tlscacert {
         tls = Some(tls.unwrap_or_default().ca(ca.clone()));

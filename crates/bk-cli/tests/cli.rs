@@ -71,6 +71,12 @@ fn bk(arguments: &[&str]) -> Command {
         "GITLAB_CI",
         "BUILDKITE",
         "DOCKER_CONFIG",
+        "DOCKER_CONTEXT",
+        "DOCKER_TLS",
+        "DOCKER_TLS_VERIFY",
+        "DOCKER_CERT_PATH",
+        "BUILDX_BUILDER",
+        "BUILDX_CONFIG",
         "HOME",
     ] {
         command.env_remove(name);

@@ -1,23 +1,20 @@
-//! Which daemon: an explicit address, else `BUILDKIT_HOST`, else `DOCKER_HOST` or Docker's default socket, else the
-//! default buildkitd sockets, else an error that lists what was tried.
+//! How to connect, and the first daemon of the [places](crate::places) that answers, else an error that lists what was tried.
 
-use std::{path::Path, str::FromStr, sync::Arc};
+use std::{str::FromStr, sync::Arc};
 
 use bk_build::{
     Attempt, BuildError, CallHeaders, ConnectError, CredentialProvider, ImageBuilder as _, ImageLoader,
     InputError, NoCredentials, TokenExchange, TraceContext,
 };
+use bk_dial::TlsOptions;
 use bk_session::DockerConfig;
 use tracing::{Instrument as _, field::Empty};
 
-use crate::{Client, Environment, tokens};
-
-/// Docker's default socket.
-const DOCKER_SOCKET: &str = "unix:///var/run/docker.sock";
-/// The default socket of a system-wide buildkitd.
-const BUILDKIT_SOCKET: &str = "unix:///run/buildkit/buildkitd.sock";
-/// The socket of a rootless buildkitd, below `XDG_RUNTIME_DIR`.
-const ROOTLESS_SOCKET: &str = "buildkit/buildkitd.sock";
+use crate::{
+    Client, Environment, contexts,
+    places::{self, Place, Wanted},
+    tokens,
+};
 
 /// Which kind of daemon.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,6 +51,7 @@ impl FromStr for Backend {
 #[non_exhaustive]
 pub struct ConnectOptions {
     addr: Option<String>,
+    builder: Option<String>,
     backend: Option<Backend>,
     #[cfg(feature = "docker")]
     docker_route: backend_docker::DockerRoute,
@@ -63,8 +61,7 @@ pub struct ConnectOptions {
     loader: Option<Arc<dyn ImageLoader>>,
     headers: CallHeaders,
     trace: Option<TraceContext>,
-    #[cfg(feature = "buildkitd")]
-    tls: Option<backend_buildkitd::TlsOptions>,
+    tls: Option<TlsOptions>,
 }
 
 impl Default for ConnectOptions {
@@ -78,6 +75,7 @@ impl ConnectOptions {
     pub fn new() -> Self {
         Self {
             addr: None,
+            builder: None,
             backend: None,
             #[cfg(feature = "docker")]
             docker_route: backend_docker::DockerRoute::Auto,
@@ -87,28 +85,33 @@ impl ConnectOptions {
             loader: None,
             headers: CallHeaders::new(),
             trace: None,
-            #[cfg(feature = "buildkitd")]
             tls: None,
         }
     }
 
-    /// Sets the endpoint, for instance `unix:///var/run/docker.sock`, `tcp://host:1234`, `docker-container://name` or
-    /// `ssh://host`; the default is to look for one. An explicit address is the only one tried.
+    /// Sets the endpoint, for instance `unix:///var/run/docker.sock`, `tcp://host:1234`, `docker-container://name`,
+    /// `ssh://host`, or `docker://` for the Docker Engine that the environment means and `docker://NAME` for that of a Docker
+    /// context; the default is to look for one. An explicit address is the only one tried.
     #[must_use]
     pub fn addr(mut self, addr: impl Into<String>) -> Self {
         self.addr = Some(addr.into());
         self
     }
 
-    /// Sets that a buildkitd at `tcp://` is spoken to in TLS, and whom to trust; the default is plain HTTP/2. Without
-    /// authorities of its own, those of the system count.
-    #[cfg(feature = "buildkitd")]
+    /// Sets a builder that `docker buildx` keeps, by its name; the default is `BUILDX_BUILDER`, else the one chosen with
+    /// `docker buildx use` when the environment names no daemon. Its nodes are tried in their order; its files are only read.
+    /// An [`addr`](Self::addr) wins over it.
     #[must_use]
-    pub fn tls(mut self, options: backend_buildkitd::TlsOptions) -> Self {
-        self.tls = Some(match options.system_roots {
-            Some(_) => options,
-            None => options.system_roots(tokens::system_roots),
-        });
+    pub fn builder(mut self, name: impl Into<String>) -> Self {
+        self.builder = Some(name.into());
+        self
+    }
+
+    /// Sets that a daemon at `tcp://` is spoken to in TLS, and whom to trust; the default is what the Docker context or the
+    /// builder says, else plain bytes. Without authorities of its own, those of the system count.
+    #[must_use]
+    pub fn tls(mut self, options: TlsOptions) -> Self {
+        self.tls = Some(with_roots(options));
         self
     }
 
@@ -150,8 +153,8 @@ impl ConnectOptions {
         self
     }
 
-    /// Sets the Docker Engine that images of a standalone buildkitd are loaded into; the default is the one that
-    /// `DOCKER_HOST` names, else the one on Docker's default socket.
+    /// Sets the Docker Engine that images of a standalone buildkitd are loaded into; the default is the one that the
+    /// environment means: `DOCKER_HOST`, the current Docker context, Docker's default socket.
     #[must_use]
     pub fn loader(mut self, loader: Arc<dyn ImageLoader>) -> Self {
         self.loader = Some(loader);
@@ -219,19 +222,43 @@ async fn find(mut options: ConnectOptions) -> Result<Client, BuildError> {
         .clone()
         .or_else(|| tokens::exchange(&options.environment));
     let credentials = tokens::with(credentials, exchange.as_ref());
+    let (wanted, env) = (
+        Wanted {
+            addr: options.addr.clone(),
+            builder: options.builder.clone(),
+            backend,
+        },
+        options.environment.clone(),
+    );
+    let finding = tokio::task::spawn_blocking(move || {
+        let places = places::find(&wanted, &env)?;
+        // One that makes no sense is told when Docker itself is wanted.
+        let engine = contexts::current(&env).ok().map(Place::of_engine);
+        Ok::<_, BuildError>((places, engine))
+    });
+    let (mut places, engine) = finding
+        .await
+        .map_err(|e| BuildError::Misuse(format!("the search for a daemon ended: {e}")))??;
+    for place in &mut places {
+        place.tls = options.tls.clone().or(place.tls.take());
+    }
+    let with = With {
+        options: &options,
+        credentials: &credentials,
+        engine,
+    };
     let mut attempts = Vec::new();
-    let candidates = candidates(&options, backend);
-    let single = candidates.len() == 1;
-    for candidate in candidates {
-        match try_one(&candidate, &options, &credentials).await {
+    let single = places.len() == 1;
+    for place in &places {
+        match with.try_one(place).await {
             Ok(client) => {
-                let client = client.headers(&options.headers).trace(options.trace);
+                let client = client.headers(&options.headers).trace(options.trace.clone());
                 return Ok(client.tokens(exchange));
             }
             // The one endpoint that was named: its own error says most.
-            Err(BuildError::Connect(e)) => attempts.extend(e.attempts.into_iter().map(|a| candidate.name(a))),
+            Err(BuildError::Connect(e)) => attempts.extend(e.attempts.into_iter().map(|a| name(place, a))),
             Err(e @ BuildError::Timeout { .. }) if !single => {
-                attempts.push(candidate.name(Attempt::new(&candidate.address, e.to_string())));
+                attempts.push(name(place, Attempt::new(&place.address, e.to_string())));
             }
             Err(e) => return Err(e),
         }
@@ -247,215 +274,188 @@ fn trace(environment: &Environment) -> Option<TraceContext> {
     })
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Candidate {
-    address: String,
-    origin: &'static str,
-    backend: Backend,
-}
-
-impl Candidate {
-    fn name(&self, attempt: Attempt) -> Attempt {
-        if attempt.origin.is_empty() && !self.origin.is_empty() {
-            attempt.origin(self.origin)
-        } else {
-            attempt
-        }
+/// The authorities of the system count for who names none.
+fn with_roots(options: TlsOptions) -> TlsOptions {
+    match options.system_roots {
+        Some(_) => options,
+        None => options.system_roots(tokens::system_roots),
     }
 }
 
-/// What to try, in order. An address that somebody named is the only one.
-fn candidates(options: &ConnectOptions, backend: Backend) -> Vec<Candidate> {
-    let env = &options.environment;
-    let named = |address: &str, origin, backend| {
-        vec![Candidate {
-            address: address.to_owned(),
-            origin,
-            backend,
-        }]
-    };
-    if let Some(address) = &options.addr {
-        return named(address, "", backend);
+/// Says of a failed attempt where its address came from, and what may help.
+fn name(place: &Place, mut attempt: Attempt) -> Attempt {
+    if attempt.origin.is_empty() {
+        attempt.origin.clone_from(&place.origin);
     }
-    if let (Some(address), true) = (&env.buildkit_host, backend != Backend::Docker) {
-        return named(address, "BUILDKIT_HOST", Backend::Buildkitd);
+    if !place.advice.is_empty() {
+        attempt.reason.push_str("; ");
+        attempt.reason.push_str(&place.advice);
     }
-    if let (Some(address), true) = (&env.docker_host, backend != Backend::Buildkitd) {
-        return named(address, "DOCKER_HOST", Backend::Docker);
-    }
-    let mut list = Vec::new();
-    if backend != Backend::Buildkitd && cfg!(feature = "docker") {
-        list.extend(named(DOCKER_SOCKET, "default Docker socket", Backend::Docker));
-    }
-    if backend != Backend::Docker && cfg!(feature = "buildkitd") {
-        list.extend(named(
-            BUILDKIT_SOCKET,
-            "default buildkitd socket",
-            Backend::Buildkitd,
-        ));
-        if let Some(dir) = &env.runtime_dir {
-            let socket = Path::new(dir).join(ROOTLESS_SOCKET);
-            list.extend(named(
-                &format!("unix://{}", socket.display()),
-                "rootless buildkitd socket",
-                Backend::Buildkitd,
-            ));
-        }
-    }
-    list
+    attempt
 }
 
-async fn try_one(
-    candidate: &Candidate,
-    options: &ConnectOptions,
-    credentials: &Arc<dyn CredentialProvider>,
-) -> Result<Client, BuildError> {
-    match candidate.backend {
-        Backend::Docker => docker(candidate, options, credentials).await,
-        Backend::Buildkitd => buildkitd(candidate, options, credentials).await,
-        // Only a buildkitd is reached like that.
-        Backend::Auto if is_buildkits_own(candidate, options) => {
-            buildkitd(candidate, options, credentials).await
-        }
-        Backend::Auto => {
-            // Docker's API answers HTTP/1.1 and says who it is; a buildkitd breaks that off at once.
-            if !cfg!(feature = "docker") {
-                return buildkitd(candidate, options, credentials).await;
+/// What every attempt needs.
+struct With<'a> {
+    options: &'a ConnectOptions,
+    credentials: &'a Arc<dyn CredentialProvider>,
+    /// The engine that images are loaded into, when it can be told.
+    #[cfg_attr(
+        not(all(feature = "docker", feature = "buildkitd")),
+        expect(dead_code, reason = "both are needed to load")
+    )]
+    engine: Option<Place>,
+}
+
+impl With<'_> {
+    async fn try_one(&self, place: &Place) -> Result<Client, BuildError> {
+        match place.backend {
+            Backend::Docker => self.docker(place).await,
+            Backend::Buildkitd => self.buildkitd(place).await,
+            Backend::Auto if !cfg!(feature = "docker") || is_buildkits_own(&place.address) => {
+                self.buildkitd(place).await
             }
-            let refused = match docker(candidate, options, credentials).await {
-                Err(e @ (BuildError::Connect(_) | BuildError::Timeout { .. }))
-                    if cfg!(feature = "buildkitd") =>
-                {
-                    e
-                }
-                other => return other,
-            };
-            match buildkitd(candidate, options, credentials).await {
-                Ok(client) => Ok(client),
-                Err(BuildError::Connect(second)) => {
-                    let BuildError::Connect(mut first) = refused else {
-                        return Err(refused);
-                    };
-                    for attempt in second.attempts {
-                        if first.attempts.iter().all(|a| a.reason != attempt.reason) {
-                            first.attempts.push(attempt);
-                        }
-                    }
-                    Err(neither(first).into())
-                }
-                Err(_) => Err(refused),
-            }
+            Backend::Auto if !cfg!(feature = "buildkitd") => self.docker(place).await,
+            Backend::Auto => match self.speaks_http2(place).await? {
+                Some(true) => self.buildkitd(place).await,
+                Some(false) => self.docker(place).await,
+                None => self.either(place).await,
+            },
         }
     }
-}
 
-/// Whether what was said of the endpoint leaves no other kind of daemon.
-fn is_buildkits_own(candidate: &Candidate, options: &ConnectOptions) -> bool {
+    /// Whatever answers, where nothing but trying tells.
+    async fn either(&self, place: &Place) -> Result<Client, BuildError> {
+        // Docker's API answers HTTP/1.1 and says who it is; a buildkitd breaks that off at once. Another machine is asked for
+        // `buildctl` first: where there is one, it is meant.
+        let buildkitd_first = place.address.starts_with("ssh://");
+        let first = match buildkitd_first {
+            true => self.buildkitd(place).await,
+            false => self.docker(place).await,
+        };
+        let refused = match first {
+            Err(e @ (BuildError::Connect(_) | BuildError::Timeout { .. })) => e,
+            other => return other,
+        };
+        let second = match buildkitd_first {
+            true => self.docker(place).await,
+            false => self.buildkitd(place).await,
+        };
+        match (refused, second) {
+            (_, Ok(client)) => Ok(client),
+            (BuildError::Connect(first), Err(BuildError::Connect(second))) => Err(match buildkitd_first {
+                true => neither(second, first),
+                false => neither(first, second),
+            }
+            .into()),
+            (refused, Err(_)) => Err(refused),
+        }
+    }
+
+    #[cfg(feature = "docker")]
+    async fn speaks_http2(&self, place: &Place) -> Result<Option<bool>, BuildError> {
+        match place.tls.is_some() || place.address.starts_with("https://") {
+            true => engine_endpoint(place)?.speaks_http2().await,
+            false => Ok(None),
+        }
+    }
+
+    #[cfg(not(feature = "docker"))]
+    async fn speaks_http2(&self, _place: &Place) -> Result<Option<bool>, BuildError> {
+        Ok(None)
+    }
+
+    #[cfg(feature = "docker")]
+    async fn docker(&self, place: &Place) -> Result<Client, BuildError> {
+        let endpoint = engine_endpoint(place)?;
+        let (route, credentials) = (self.options.docker_route, self.credentials.clone());
+        let backend = backend_docker::DockerBackend::connect_to(endpoint, route, credentials).await?;
+        Ok(Client::from_builder(backend))
+    }
+
+    #[cfg(not(feature = "docker"))]
+    async fn docker(&self, place: &Place) -> Result<Client, BuildError> {
+        Err(left_out(place, "docker"))
+    }
+
     #[cfg(feature = "buildkitd")]
-    if options.tls.is_some() {
-        return true;
+    async fn buildkitd(&self, place: &Place) -> Result<Client, BuildError> {
+        let mut endpoint = place.address.parse::<backend_buildkitd::Endpoint>()?;
+        if let Some(tls) = &place.tls {
+            endpoint = endpoint.with_tls(with_roots(tls.clone()))?;
+        }
+        let backend =
+            backend_buildkitd::BuildkitdBackend::connect(endpoint, self.credentials.clone()).await?;
+        Ok(Client::from_builder(match self.loader() {
+            Some(loader) => backend.loader(loader),
+            None => backend,
+        }))
     }
-    let _ = options;
+
+    #[cfg(not(feature = "buildkitd"))]
+    async fn buildkitd(&self, place: &Place) -> Result<Client, BuildError> {
+        Err(left_out(place, "buildkitd"))
+    }
+
+    /// The engine that images are loaded into. It is reached only when there is one to load.
+    #[cfg(feature = "buildkitd")]
+    fn loader(&self) -> Option<Arc<dyn ImageLoader>> {
+        if let Some(loader) = &self.options.loader {
+            return Some(loader.clone());
+        }
+        #[cfg(feature = "docker")]
+        if let Some(endpoint) = self.engine.as_ref().and_then(|p| engine_endpoint(p).ok()) {
+            return Some(Arc::new(backend_docker::EngineLoader::new(endpoint)));
+        }
+        None
+    }
+}
+
+#[cfg(feature = "docker")]
+fn engine_endpoint(place: &Place) -> Result<backend_docker::Endpoint, InputError> {
+    use backend_docker::Endpoint;
+    match &place.tls {
+        Some(tls) => Endpoint::with_tls(&place.address, with_roots(tls.clone())),
+        None if place.address.starts_with("https://") => {
+            Endpoint::with_tls(&place.address, with_roots(TlsOptions::new()))
+        }
+        None => place.address.parse(),
+    }
+}
+
+/// Whether only a buildkitd is reached like that.
+fn is_buildkits_own(address: &str) -> bool {
     let schemes = [
         "docker-container://",
         "podman-container://",
         "nerdctl-container://",
         "kube-pod://",
-        "ssh://",
     ];
-    schemes.iter().any(|scheme| candidate.address.starts_with(scheme))
+    schemes.iter().any(|scheme| address.starts_with(scheme))
 }
 
-/// One line for an address at which neither kind of daemon answers.
-fn neither(error: ConnectError) -> ConnectError {
-    match &error.attempts[..] {
-        [docker, buildkitd] if docker.address == buildkitd.address => ConnectError::single(
-            docker.address.clone(),
+/// The error for an address at which neither kind of daemon answers: one line, if it is one address.
+fn neither(mut docker: ConnectError, buildkitd: ConnectError) -> ConnectError {
+    for attempt in buildkitd.attempts {
+        if docker.attempts.iter().all(|a| a.reason != attempt.reason) {
+            docker.attempts.push(attempt);
+        }
+    }
+    match &docker.attempts[..] {
+        [first, second] if first.address == second.address => ConnectError::single(
+            first.address.clone(),
             format!(
                 "neither Docker ({}) nor BuildKit ({}) answers there",
-                docker.reason, buildkitd.reason
+                first.reason, second.reason
             ),
         ),
-        _ => error,
+        _ => docker,
     }
-}
-
-#[cfg(feature = "docker")]
-async fn docker(
-    candidate: &Candidate,
-    options: &ConnectOptions,
-    credentials: &Arc<dyn CredentialProvider>,
-) -> Result<Client, BuildError> {
-    let endpoint = candidate.address.parse::<backend_docker::Endpoint>()?;
-    let backend =
-        backend_docker::DockerBackend::connect_to(endpoint, options.docker_route, credentials.clone())
-            .await?;
-    Ok(Client::from_builder(backend))
-}
-
-#[cfg(not(feature = "docker"))]
-async fn docker(
-    candidate: &Candidate,
-    _options: &ConnectOptions,
-    _credentials: &Arc<dyn CredentialProvider>,
-) -> Result<Client, BuildError> {
-    Err(left_out(candidate, "docker"))
-}
-
-#[cfg(feature = "buildkitd")]
-async fn buildkitd(
-    candidate: &Candidate,
-    options: &ConnectOptions,
-    credentials: &Arc<dyn CredentialProvider>,
-) -> Result<Client, BuildError> {
-    let mut endpoint = candidate.address.parse::<backend_buildkitd::Endpoint>()?;
-    if let Some(tls) = &options.tls {
-        endpoint = endpoint.with_tls(tls.clone())?;
-    }
-    let headers = options.headers.clone();
-    let connecting =
-        backend_buildkitd::BuildkitdBackend::connect_with_headers(endpoint, credentials.clone(), headers);
-    let backend = connecting.await?;
-    Ok(Client::from_builder(match loader(options) {
-        Some(loader) => backend.loader(loader),
-        None => backend,
-    }))
-}
-
-/// The engine that images are loaded into. It is reached only when there is one to load.
-#[cfg(all(feature = "buildkitd", feature = "docker"))]
-fn loader(options: &ConnectOptions) -> Option<Arc<dyn ImageLoader>> {
-    if let Some(loader) = &options.loader {
-        return Some(loader.clone());
-    }
-    let address = options
-        .environment
-        .docker_host
-        .as_deref()
-        .unwrap_or(DOCKER_SOCKET);
-    // An address that makes no sense is told when Docker itself is wanted.
-    let endpoint = address.parse::<backend_docker::Endpoint>().ok()?;
-    Some(Arc::new(backend_docker::EngineLoader::new(endpoint)))
-}
-
-#[cfg(all(feature = "buildkitd", not(feature = "docker")))]
-fn loader(options: &ConnectOptions) -> Option<Arc<dyn ImageLoader>> {
-    options.loader.clone()
-}
-
-#[cfg(not(feature = "buildkitd"))]
-async fn buildkitd(
-    candidate: &Candidate,
-    _options: &ConnectOptions,
-    _credentials: &Arc<dyn CredentialProvider>,
-) -> Result<Client, BuildError> {
-    Err(left_out(candidate, "buildkitd"))
 }
 
 #[cfg(not(all(feature = "docker", feature = "buildkitd")))]
-fn left_out(candidate: &Candidate, feature: &str) -> BuildError {
+fn left_out(place: &Place, feature: &str) -> BuildError {
     ConnectError::single(
-        &candidate.address,
+        &place.address,
         format!("this program was built without the feature `{feature}`"),
     )
     .into()
@@ -464,51 +464,6 @@ fn left_out(candidate: &Candidate, feature: &str) -> BuildError {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn addresses(env: Environment, backend: Backend) -> Vec<(String, Backend)> {
-        let options = ConnectOptions::new().environment(env);
-        candidates(&options, backend)
-            .into_iter()
-            .map(|c| (c.address, c.backend))
-            .collect()
-    }
-
-    #[cfg(all(feature = "docker", feature = "buildkitd"))]
-    #[test]
-    fn the_order_is_as_documented() {
-        let mut env = Environment::empty();
-        env.runtime_dir = Some("/run/user/7".into());
-        assert_eq!(
-            addresses(env.clone(), Backend::Auto),
-            [
-                (DOCKER_SOCKET.to_owned(), Backend::Docker),
-                (BUILDKIT_SOCKET.to_owned(), Backend::Buildkitd),
-                (
-                    "unix:///run/user/7/buildkit/buildkitd.sock".to_owned(),
-                    Backend::Buildkitd
-                )
-            ]
-        );
-        assert_eq!(
-            addresses(env.clone(), Backend::Docker),
-            [(DOCKER_SOCKET.to_owned(), Backend::Docker)]
-        );
-        env.docker_host = Some("tcp://d:1".to_owned());
-        assert_eq!(
-            addresses(env.clone(), Backend::Auto),
-            [("tcp://d:1".to_owned(), Backend::Docker)]
-        );
-        assert_eq!(addresses(env.clone(), Backend::Buildkitd)[0].0, BUILDKIT_SOCKET);
-        env.buildkit_host = Some("tcp://b:1".to_owned());
-        assert_eq!(
-            addresses(env.clone(), Backend::Auto),
-            [("tcp://b:1".to_owned(), Backend::Buildkitd)]
-        );
-        assert_eq!(
-            addresses(env, Backend::Docker),
-            [("tcp://d:1".to_owned(), Backend::Docker)]
-        );
-    }
 
     #[tokio::test]
     async fn a_bad_variable_is_named() {

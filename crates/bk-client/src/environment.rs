@@ -16,6 +16,21 @@ pub struct Environment {
     pub buildkit_host: Option<String>,
     /// `DOCKER_HOST`.
     pub docker_host: Option<String>,
+    /// `DOCKER_CONTEXT`: the name of an entry of the Docker CLI's store. `DOCKER_HOST` wins over it.
+    pub docker_context: Option<String>,
+    /// Whether `DOCKER_TLS_VERIFY` says that Docker Engine at `tcp://` is spoken to in TLS. Any text means so, even `0`, as
+    /// it does for the Docker CLI.
+    pub docker_tls_verify: bool,
+    /// Whether `DOCKER_TLS` says the same without the engine's certificate being checked.
+    pub docker_tls: bool,
+    /// `DOCKER_CERT_PATH`: the directory of `ca.pem`, `cert.pem` and `key.pem` for it. Default: that of
+    /// [`docker_config`](Self::docker_config).
+    pub docker_cert_path: Option<PathBuf>,
+    /// `BUILDX_BUILDER`: the name of a builder that `docker buildx` keeps.
+    pub buildx_builder: Option<String>,
+    /// `BUILDX_CONFIG`: the directory in which it keeps them. Default: `buildx` beside
+    /// [`docker_config`](Self::docker_config).
+    pub buildx_config: Option<PathBuf>,
     /// `XDG_RUNTIME_DIR`.
     pub runtime_dir: Option<PathBuf>,
     /// Docker's `config.json`: in `DOCKER_CONFIG`, else in `.docker` of the home directory.
@@ -88,6 +103,12 @@ impl Environment {
             docker_host: text("DOCKER_HOST"),
             traceparent: text("TRACEPARENT"),
             tracestate: text("TRACESTATE"),
+            docker_context: text("DOCKER_CONTEXT"),
+            docker_tls_verify: text("DOCKER_TLS_VERIFY").is_some(),
+            docker_tls: text("DOCKER_TLS").is_some(),
+            docker_cert_path: path("DOCKER_CERT_PATH"),
+            buildx_builder: text("BUILDX_BUILDER"),
+            buildx_config: path("BUILDX_CONFIG"),
             runtime_dir: path("XDG_RUNTIME_DIR"),
             docker_config: path("DOCKER_CONFIG")
                 .or_else(|| path("HOME").map(|home| home.join(".docker")))

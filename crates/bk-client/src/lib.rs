@@ -15,7 +15,8 @@
 //! # }
 //! ```
 //!
-//! [`connect`] picks the daemon: `BUILDKIT_HOST`, `DOCKER_HOST`, then the default sockets; [`connect_with`] takes an
+//! [`connect`] picks the daemon: `BUILDKIT_HOST`, a builder of `docker buildx`, `DOCKER_HOST` or the current Docker context,
+//! then the default sockets; [`connect_with`] takes an
 //! address. Dropping a build future cancels the build and leaves nothing behind.
 //!
 //! This is the only library crate that reads the environment or the home directory, and it does so only in
@@ -26,13 +27,17 @@
 //! `docker` and `buildkitd`, both on by default; each alone compiles and works. `ssh-keys`, off by default, forwards SSH
 //! keys from files; agents need no feature.
 
+mod builders;
 mod client;
 mod connect;
+mod contexts;
 mod environment;
+mod places;
 mod proxies;
 mod tokens;
 
 pub use bk_build::*;
+pub use bk_dial::{Pem, TlsOptions};
 #[cfg(unix)]
 pub use bk_fsync::tar::ArchiveFormat;
 pub use bk_fsync::{
@@ -46,7 +51,7 @@ pub use bk_session::{
 };
 
 #[cfg(feature = "buildkitd")]
-pub use backend_buildkitd::{BuildkitdBackend, Endpoint as BuildkitdEndpoint, Pem, TlsOptions};
+pub use backend_buildkitd::{BuildkitdBackend, Endpoint as BuildkitdEndpoint};
 #[cfg(feature = "docker")]
 pub use backend_docker::{DockerBackend, DockerRoute, Endpoint as DockerEndpoint, EngineLoader};
 

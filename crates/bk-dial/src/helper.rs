@@ -28,8 +28,9 @@ pub struct Helper {
 }
 
 /// What addresses may be.
-const ALLOWED: &str = "docker-container://NAME[?context=NAME], podman-container://NAME, \
-                       nerdctl-container://NAME[?namespace=NAME], kube-pod://NAME[?context=…&namespace=…&container=…] or \
+const ALLOWED: &str = "docker-container://NAME[?context=NAME or ?host=ADDRESS], podman-container://NAME, \
+                       nerdctl-container://NAME[?namespace=NAME], \
+                       kube-pod://[deployment/]NAME[?context=…&namespace=…&container=…&kubeconfig=…] or \
                        ssh://[USER@]HOST[:PORT][/SOCKET]";
 
 impl Helper {
@@ -44,9 +45,9 @@ impl Helper {
     pub fn parse(address: &str, serves: Serves) -> Option<Result<Self, InputError>> {
         let (scheme, rest) = address.split_once("://")?;
         let read = match scheme {
-            "docker-container" => container("docker", rest, &["context"], |name, query| {
-                let context = query.iter().map(|(_, value)| format!("--context={value}"));
-                context.chain(words(&["exec", "-i", name])).collect()
+            "docker-container" => container("docker", rest, &["context", "host"], |name, query| {
+                let options = query.iter().map(|(key, value)| format!("--{key}={value}"));
+                options.chain(words(&["exec", "-i", name])).collect()
             }),
             "podman-container" => container("podman", rest, &[], |name, _| {
                 words(&["exec", "-i", name]).collect()
@@ -63,7 +64,7 @@ impl Helper {
             "kube-pod" => container(
                 "kubectl",
                 rest,
-                &["context", "namespace", "container"],
+                &["context", "namespace", "container", "kubeconfig"],
                 |name, query| {
                     let value = |key: &str| {
                         let found = query.iter().find(|(k, _)| k == key);
@@ -71,7 +72,10 @@ impl Helper {
                     };
                     let (context, namespace, container) =
                         (value("context"), value("namespace"), value("container"));
-                    words(&[&context, &namespace, "exec", &container, "-i", name, "--"]).collect()
+                    let config = query.iter().find(|(k, _)| k == "kubeconfig");
+                    let config = config.map(|(_, path)| format!("--kubeconfig={path}"));
+                    let rest = [&context, &namespace, "exec", &container, "-i", name, "--"];
+                    config.into_iter().chain(words(&rest)).collect()
                 },
             ),
             "ssh" => ssh(rest, serves),
@@ -156,7 +160,13 @@ fn container(
 ) -> Read {
     let (name, query) = rest.split_once('?').unwrap_or((rest, ""));
     let name = name.strip_suffix('/').unwrap_or(name);
-    check("the name", name)?;
+    // A pod can be named by what made it.
+    let kinds = ["pod/", "deployment/", "statefulset/"];
+    let bare = match program {
+        "kubectl" => kinds.iter().find_map(|kind| name.strip_prefix(kind)),
+        _ => None,
+    };
+    check("the name", bare.unwrap_or(name))?;
     let mut pairs = Vec::new();
     for (key, value) in url::form_urlencoded::parse(query.as_bytes()) {
         if !keys.contains(&&*key) {
@@ -164,6 +174,9 @@ fn container(
         }
         if pairs.iter().any(|(k, _)| *k == key) {
             return Err(format!("`{key}` stands there twice"));
+        }
+        if program == "docker" && !pairs.is_empty() {
+            return Err("`context` and `host` exclude each other".to_owned());
         }
         check(&key, &value)?;
         pairs.push((key.into_owned(), value.into_owned()));
@@ -281,6 +294,15 @@ mod tests {
                 "docker-container://b0?context=far",
                 "docker --context=far exec -i b0 buildctl dial-stdio",
             ),
+            (
+                "docker-container://b0?host=unix:///run/d.sock",
+                "docker --host=unix:///run/d.sock exec -i b0 buildctl dial-stdio",
+            ),
+            (
+                "kube-pod://deployment/b0?kubeconfig=/k/config&namespace=n",
+                "kubectl --kubeconfig=/k/config --context= --namespace=n exec --container= -i deployment/b0 -- buildctl \
+                 dial-stdio",
+            ),
             ("podman-container://b.0", "podman exec -i b.0 buildctl dial-stdio"),
             ("nerdctl-container://b", "nerdctl exec -i b buildctl dial-stdio"),
             (
@@ -327,6 +349,10 @@ mod tests {
                 "`namespace` is not known here",
             ),
             ("docker-container://a?context=x&context=y", "twice"),
+            ("docker-container://a?context=x&host=y", "exclude each other"),
+            ("docker-container://deployment/a", "cannot be"),
+            ("kube-pod://deployment/-a", "cannot be"),
+            ("kube-pod://job/a", "cannot be"),
             ("podman-container://a?context=x", "not known here"),
             ("kube-pod://a;b", "cannot be"),
             ("ssh://", "the host is empty"),

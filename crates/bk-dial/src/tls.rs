@@ -16,13 +16,18 @@ use tokio::{
 use tokio_rustls::{
     TlsConnector, client,
     rustls::{
-        self, AlertDescription, CertificateError, ClientConfig, RootCertStore,
+        ClientConfig, RootCertStore,
         crypto::ring,
         pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
     },
 };
 
 use crate::limits::MAX_PEM;
+
+mod explain;
+mod unchecked;
+
+use explain::explain;
 
 /// Loads certificates, each in DER. Called on a thread that may block.
 pub type LoadRoots = dyn Fn() -> Result<Vec<Vec<u8>>, String> + Send + Sync;
@@ -67,6 +72,12 @@ pub struct TlsOptions {
     pub server_name: Option<String>,
     /// Loads the authorities of the system, which count when [`ca`](Self::ca) is not given. Default: nobody does.
     pub system_roots: Option<Arc<LoadRoots>>,
+    /// Whether any certificate of the daemon is taken for good. Whoever sits between sees and changes everything then.
+    /// Default: no.
+    pub unchecked: bool,
+    /// Where the files above come from, for errors, for instance `the Docker context \`far\``. Default: from options named
+    /// like those of `buildctl`.
+    pub origin: Option<String>,
 }
 
 impl fmt::Debug for TlsOptions {
@@ -77,6 +88,8 @@ impl fmt::Debug for TlsOptions {
             .field("key", &self.key.as_ref().map(|_| "***"))
             .field("server_name", &self.server_name)
             .field("system_roots", &self.system_roots.is_some())
+            .field("unchecked", &self.unchecked)
+            .field("origin", &self.origin)
             .finish()
     }
 }
@@ -118,6 +131,25 @@ impl TlsOptions {
         self
     }
 
+    /// Sets whether any certificate of the daemon is taken for good; the default is that it is checked.
+    #[must_use]
+    pub fn unchecked(mut self, unchecked: bool) -> Self {
+        self.unchecked = unchecked;
+        self
+    }
+
+    /// Sets where the files come from, for errors; the default is options.
+    #[must_use]
+    pub fn origin(mut self, origin: impl Into<String>) -> Self {
+        self.origin = Some(origin.into());
+        self
+    }
+
+    /// What an error about `flag` names.
+    fn what(&self, flag: &str) -> String {
+        self.origin.clone().unwrap_or_else(|| flag.to_owned())
+    }
+
     /// The files of a directory: `ca.pem` or `ca.crt`, `cert.pem` or `tls.crt`, `key.pem` or `tls.key`.
     ///
     /// # Errors
@@ -144,15 +176,16 @@ impl TlsOptions {
         Ok(this)
     }
 
-    /// Speaks TLS on a connection to `host`. `protocol` is what is spoken inside, as ALPN names it.
+    /// Speaks TLS on a connection to `host`. `protocols` may be spoken inside, as ALPN names them, the best first; which it is
+    /// says [`TlsStream::protocol`].
     ///
     /// # Errors
     /// An [`InputError`] inside when what the options name cannot be read or used; else what is wrong with the other side,
     /// in words.
-    pub async fn connect(&self, host: &str, protocol: &[u8], stream: TcpStream) -> io::Result<TlsStream> {
+    pub async fn connect(&self, host: &str, protocols: &[&[u8]], stream: TcpStream) -> io::Result<TlsStream> {
         let name = self.server_name.as_deref().unwrap_or(host).to_owned();
-        let (this, protocol) = (self.clone(), protocol.to_vec());
-        let config = tokio::task::spawn_blocking(move || this.config(protocol));
+        let (this, protocols) = (self.clone(), protocols.iter().map(|p| p.to_vec()).collect());
+        let config = tokio::task::spawn_blocking(move || this.config(protocols));
         let config = config
             .await
             .map_err(io::Error::other)?
@@ -160,31 +193,72 @@ impl TlsOptions {
         let server = ServerName::try_from(name.clone()).map_err(|_| {
             let why = format!("`{name}` is neither a host's name nor an address");
             io::Error::other(InputError::new(
-                "--tlsservername",
+                self.what("--tlsservername"),
                 why,
                 "the name in the daemon's certificate",
             ))
         })?;
         let connecting = TlsConnector::from(Arc::new(config)).connect(server, stream);
         match connecting.await {
-            Ok(stream) => Ok(TlsStream { stream, name }),
-            Err(e) => Err(explain(e, &name)),
+            Ok(stream) => Ok(TlsStream {
+                stream,
+                name,
+                origin: self.origin.clone(),
+            }),
+            Err(e) => Err(explain(e, &name, self.origin.as_deref())),
         }
     }
 
-    fn config(&self, protocol: Vec<u8>) -> Result<ClientConfig, InputError> {
+    fn config(&self, protocols: Vec<Vec<u8>>) -> Result<ClientConfig, InputError> {
+        let provider = Arc::new(ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .map_err(|e| InputError::new("TLS", e.to_string(), ""))?;
+        let builder = match self.unchecked {
+            true => builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(unchecked::Unchecked::new(provider))),
+            false => builder.with_root_certificates(self.roots()?),
+        };
+        let mut config = match (&self.cert, &self.key) {
+            (None, None) => builder.with_no_client_auth(),
+            (Some(cert), Some(key)) => {
+                let (cert_flag, key_flag) = (self.what("--tlscert"), self.what("--tlskey"));
+                let chain = certificates(&cert_flag, cert)?;
+                let text = read(&key_flag, key)?;
+                let secret = PrivateKeyDer::from_pem_slice(&text)
+                    .map_err(|e| wrong(&key_flag, key, &format!("it holds no private key: {e}")))?;
+                builder
+                    .with_client_auth_cert(chain, secret)
+                    .map_err(|e| wrong(&key_flag, key, &format!("it does not fit the certificate: {e}")))?
+            }
+            (Some(_), None) => {
+                let why = "a certificate needs its key";
+                return Err(InputError::new(self.what("--tlskey"), why, "a file"));
+            }
+            (None, Some(_)) => {
+                let why = "a key needs its certificate";
+                return Err(InputError::new(self.what("--tlscert"), why, "a file"));
+            }
+        };
+        config.alpn_protocols = protocols;
+        Ok(config)
+    }
+
+    fn roots(&self) -> Result<RootCertStore, InputError> {
+        let flag = self.what("--tlscacert");
         let mut roots = RootCertStore::empty();
         match (&self.ca, &self.system_roots) {
             (Some(ca), _) => {
-                for certificate in certificates("--tlscacert", ca)? {
+                for certificate in certificates(&flag, ca)? {
                     roots
                         .add(certificate)
-                        .map_err(|e| wrong("--tlscacert", ca, &e.to_string()))?;
+                        .map_err(|e| wrong(&flag, ca, &e.to_string()))?;
                 }
             }
             (None, Some(load)) => {
-                let found = load()
-                    .map_err(|e| InputError::new("--tlscacert", e, "a file of authorities to trust"))?;
+                let found =
+                    load().map_err(|e| InputError::new(flag.clone(), e, "a file of authorities to trust"))?;
                 // Some systems have single certificates that nobody can read; the others count.
                 roots.add_parsable_certificates(found.into_iter().map(CertificateDer::from));
             }
@@ -192,44 +266,9 @@ impl TlsOptions {
         }
         if roots.is_empty() {
             let why = "no certificate authority is trusted, so no daemon would be";
-            return Err(InputError::new(
-                "--tlscacert",
-                why,
-                "a file of authorities to trust",
-            ));
+            return Err(InputError::new(flag, why, "a file of authorities to trust"));
         }
-        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|e| InputError::new("TLS", e.to_string(), ""))?
-            .with_root_certificates(roots);
-        let mut config = match (&self.cert, &self.key) {
-            (None, None) => builder.with_no_client_auth(),
-            (Some(cert), Some(key)) => {
-                let chain = certificates("--tlscert", cert)?;
-                let text = read("--tlskey", key)?;
-                let secret = PrivateKeyDer::from_pem_slice(&text)
-                    .map_err(|e| wrong("--tlskey", key, &format!("it holds no private key: {e}")))?;
-                builder
-                    .with_client_auth_cert(chain, secret)
-                    .map_err(|e| wrong("--tlskey", key, &format!("it does not fit the certificate: {e}")))?
-            }
-            (Some(_), None) => {
-                return Err(InputError::new(
-                    "--tlskey",
-                    "a certificate needs its key",
-                    "a file",
-                ));
-            }
-            (None, Some(_)) => {
-                return Err(InputError::new(
-                    "--tlscert",
-                    "a key needs its certificate",
-                    "a file",
-                ));
-            }
-        };
-        config.alpn_protocols = vec![protocol];
-        Ok(config)
+        Ok(roots)
     }
 }
 
@@ -276,6 +315,14 @@ fn certificates(flag: &str, pem: &Pem) -> Result<Vec<CertificateDer<'static>>, I
 pub struct TlsStream {
     stream: client::TlsStream<TcpStream>,
     name: String,
+    origin: Option<String>,
+}
+
+impl TlsStream {
+    /// What is spoken inside, as ALPN names it; `None` when the other side said nothing of it.
+    pub fn protocol(&self) -> Option<&[u8]> {
+        self.stream.get_ref().1.alpn_protocol()
+    }
 }
 
 impl AsyncRead for TlsStream {
@@ -286,7 +333,7 @@ impl AsyncRead for TlsStream {
     ) -> Poll<io::Result<()>> {
         // What the daemon thinks of our certificate is told when it is read from for the first time.
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        read.map_err(|e| explain(e, &self.name))
+        read.map_err(|e| explain(e, &self.name, self.origin.as_deref()))
     }
 }
 
@@ -302,51 +349,6 @@ impl AsyncWrite for TlsStream {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
-}
-
-/// Says what an error of TLS means, and which option changes it.
-fn explain(error: io::Error, name: &str) -> io::Error {
-    let Some(inner) = error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>()) else {
-        return error;
-    };
-    use CertificateError as C;
-    let text = match inner {
-        rustls::Error::InvalidCertificate(why) => match why {
-            // The second: somebody else of the same name is trusted.
-            C::UnknownIssuer | C::BadSignature => {
-                "its certificate is signed by no authority that is trusted; name its authority with \
-                                 --tlscacert"
-                    .to_owned()
-            }
-            C::Expired | C::ExpiredContext { .. } => "its certificate has expired".to_owned(),
-            C::NotValidYet | C::NotValidYetContext { .. } => "its certificate is not valid yet".to_owned(),
-            C::NotValidForName | C::NotValidForNameContext { .. } => {
-                format!(
-                    "its certificate is not for `{name}`; if that is right, name whom it is for with --tlsservername"
-                )
-            }
-            other => format!("its certificate is not accepted: {other}"),
-        },
-        rustls::Error::AlertReceived(AlertDescription::CertificateRequired) => {
-            "it wants to see a certificate; give one with --tlscert and --tlskey".to_owned()
-        }
-        rustls::Error::AlertReceived(
-            alert @ (AlertDescription::UnknownCA
-            | AlertDescription::BadCertificate
-            | AlertDescription::CertificateExpired
-            | AlertDescription::CertificateRevoked
-            | AlertDescription::CertificateUnknown
-            | AlertDescription::AccessDenied
-            | AlertDescription::UnsupportedCertificate),
-        ) => format!("it does not accept the certificate of --tlscert ({alert:?})"),
-        rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol)
-        | rustls::Error::NoApplicationProtocol => {
-            "it speaks TLS, but something else inside than is wanted".to_owned()
-        }
-        rustls::Error::InvalidMessage(_) => "it does not speak TLS".to_owned(),
-        other => format!("TLS: {other}"),
-    };
-    io::Error::new(error.kind(), text)
 }
 
 #[cfg(test)]

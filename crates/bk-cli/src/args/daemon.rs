@@ -8,17 +8,24 @@ use clap::{Args, ValueEnum};
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Daemon")]
 pub(crate) struct Global {
-    /// The daemon: unix://PATH, tcp://HOST:PORT, ssh://HOST, docker-container://NAME, podman-container://NAME,
-    /// nerdctl-container://NAME or kube-pod://NAME. Default: BUILDKIT_HOST, else DOCKER_HOST, else the usual sockets
+    /// The daemon: unix://PATH, tcp://HOST:PORT, https://HOST, ssh://HOST, docker-container://NAME, podman-container://NAME,
+    /// nerdctl-container://NAME, kube-pod://NAME, docker:// or docker://CONTEXT. Default: BUILDKIT_HOST, else
+    /// BUILDX_BUILDER, else DOCKER_HOST, else the Docker context or builder in use, else the usual sockets
     #[arg(long, global = true, value_name = "ADDR")]
     pub(crate) addr: Option<String>,
+    /// The builder of `docker buildx` with that name. Its files are only read
+    #[arg(long, global = true, value_name = "NAME", conflicts_with = "addr")]
+    pub(crate) builder: Option<String>,
     /// What kind of daemon to use. Default: BK_BACKEND, else auto
     #[arg(long, global = true, value_name = "KIND", value_enum)]
     pub(crate) backend: Option<Backend>,
     /// How to reach BuildKit inside Docker Engine. Default: auto, the best that the engine has
     #[arg(long, global = true, value_name = "ROUTE", value_enum)]
     pub(crate) docker_route: Option<Route>,
-    /// Speak TLS to a buildkitd at tcp://, and trust the authorities in this file. Default: those of the system
+    /// Speak TLS to a daemon at tcp://, and trust the authorities of the system
+    #[arg(long, global = true)]
+    pub(crate) tls: bool,
+    /// Speak TLS to a daemon at tcp://, and trust the authorities in this file. Default: those of the system
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) tlscacert: Option<PathBuf>,
     /// Speak TLS, and show the certificate in this file

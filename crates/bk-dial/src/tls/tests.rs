@@ -76,7 +76,7 @@ async fn serve(server: (String, String), clients: Option<&Authority>) -> std::ne
 async fn ask(address: std::net::SocketAddr, host: &str, options: TlsOptions) -> Result<Vec<u8>, String> {
     let stream = TcpStream::connect(address).await.expect("connected");
     let mut stream = options
-        .connect(host, b"h2", stream)
+        .connect(host, &[b"h2"], stream)
         .await
         .map_err(|e| e.to_string())?;
     let mut back = Vec::new();
@@ -189,6 +189,45 @@ async fn what_is_wrong_is_said_with_what_changes_it() {
     });
     let error = ask(address, "h", trusting()).await.expect_err("no TLS");
     assert_eq!(error, "it does not speak TLS");
+}
+
+#[tokio::test]
+async fn nobody_is_checked_when_that_is_wanted_and_files_are_named_by_their_origin() {
+    let (ours, theirs) = (authority("ours"), authority("theirs"));
+    let address = serve(identity(&theirs, "other", true), None).await;
+    let options = TlsOptions::new().unchecked(true);
+    assert_eq!(ask(address, "h", options).await, Ok(b"hello".to_vec()));
+
+    let from = |options: TlsOptions| options.origin("the Docker context `far`");
+    let address = serve(identity(&theirs, "h", false), None).await;
+    let error = ask(address, "h", from(TlsOptions::new().ca(pem(&ours.pem())))).await;
+    assert_eq!(
+        error.expect_err("another authority"),
+        "its certificate is signed by no authority that is trusted; name its authority with ca.pem of the Docker context \
+         `far`"
+    );
+    let address = serve(identity(&ours, "h", false), Some(&theirs)).await;
+    let error = ask(address, "h", from(TlsOptions::new().ca(pem(&ours.pem())))).await;
+    assert_eq!(
+        error.expect_err("no certificate"),
+        "it wants to see a certificate; give one with cert.pem and key.pem of the Docker context `far`"
+    );
+    let address = serve(identity(&ours, "h", false), None).await;
+    let error = ask(address, "h", from(TlsOptions::new().ca(pem("nothing")))).await;
+    assert_eq!(
+        error.expect_err("no certificate"),
+        "the Docker context `far`: it holds no certificate in PEM"
+    );
+}
+
+#[tokio::test]
+async fn what_is_spoken_inside_is_known() {
+    let ours = authority("ours");
+    let address = serve(identity(&ours, "h", false), None).await;
+    let stream = TcpStream::connect(address).await.expect("connected");
+    let options = TlsOptions::new().ca(pem(&ours.pem()));
+    let stream = options.connect("h", &[b"http/1.1", b"h2"], stream).await;
+    assert_eq!(stream.expect("agreed").protocol(), Some(&b"h2"[..]));
 }
 
 #[test]
