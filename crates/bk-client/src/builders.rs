@@ -335,7 +335,7 @@ mod tests {
             .remove(0)
             .tls
             .expect("TLS");
-        assert!(matches!(tls.ca, Some(Pem::File(path)) if path == PathBuf::from("/ca")));
+        assert!(matches!(tls.ca, Some(Pem::File(path)) if path.as_os_str() == "/ca"));
         assert_eq!(one(&env, DEFAULT), [(DOCKER_SOCKET.to_owned(), Backend::Docker)]);
     }
 
