@@ -76,6 +76,11 @@ impl BuildkitdBackend {
         self
     }
 
+    /// Opens byte streams to the daemon, for programs that speak its API themselves.
+    pub fn dialer(&self) -> Arc<dyn Dialer> {
+        Arc::new(self.dialer.clone())
+    }
+
     /// What the daemon said about itself when it was connected to.
     pub fn facts(&self) -> &DaemonFacts {
         &self.facts

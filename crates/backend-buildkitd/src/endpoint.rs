@@ -76,10 +76,9 @@ impl Endpoint {
 }
 
 async fn tcp(address: &str) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect(address).await?;
-    // Requests and health answers are small and must not wait for each other.
-    stream.set_nodelay(true)?;
-    Ok(stream)
+    let port = address.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+    // Without a port no address was taken for one.
+    bk_dial::tcp(host(address), port.unwrap_or_default()).await
 }
 
 /// The host of `host:port`, as certificates name it.

@@ -8,7 +8,7 @@ use bk_build::{
     EventSink, ImageBuilder, InputError, Inspected, Warning, WarningKind,
 };
 use bk_proto::Id;
-use bk_solve::{ImageExporter, SolveOptions, with_start_and_end};
+use bk_solve::{Dialer, ImageExporter, SolveOptions, with_start_and_end};
 use bollard::Docker;
 
 use crate::{
@@ -133,6 +133,17 @@ impl DockerBackend {
         let credentials = credentials.unwrap_or_else(|| self.credentials.clone());
         pushes.run(self, &*credentials, events, &mut outcome).await?;
         Ok(outcome)
+    }
+
+    /// Opens byte streams to the BuildKit inside the engine, for programs that speak its API themselves; `None` on the routes
+    /// `build` and `tar`, which have no such stream. Sessions attach through `Control/Session` then.
+    pub fn dialer(&self) -> Option<Arc<dyn Dialer>> {
+        let (endpoint, info) = (self.endpoint.clone(), self.info());
+        match self.route {
+            DockerRoute::H2c => Some(Arc::new(H2c { endpoint, info })),
+            DockerRoute::Build | DockerRoute::Tar => None,
+            DockerRoute::Auto | DockerRoute::Grpc => Some(Arc::new(Grpc { endpoint, info })),
+        }
     }
 
     /// Where the engine listens.

@@ -210,20 +210,15 @@ impl Endpoint {
 }
 
 async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect((host, port)).await?;
-    tune(&stream)?;
+    let stream = bk_dial::tcp(host, port).await?;
+    // A peer that has vanished is noticed.
+    let keepalive = socket2::TcpKeepalive::new().with_time(TCP_KEEPALIVE);
+    socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
     Ok(stream)
 }
 
 async fn tls(host: &str, port: u16, options: &TlsOptions, protocols: &[&[u8]]) -> io::Result<TlsStream> {
     options.connect(host, protocols, tcp(host, port).await?).await
-}
-
-/// Small frames go out at once, and a peer that has vanished is noticed.
-fn tune(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let keepalive = socket2::TcpKeepalive::new().with_time(TCP_KEEPALIVE);
-    socket2::SockRef::from(stream).set_tcp_keepalive(&keepalive)
 }
 
 fn authority(host: &str, port: u16) -> String {

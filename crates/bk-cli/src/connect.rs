@@ -12,7 +12,16 @@ use crate::{
 
 /// Connects as the options say; what they leave open, the library decides.
 pub(crate) async fn connect(global: &Global) -> Result<Client, BuildError> {
-    let client = connect_with(options(global)?).await?;
+    connect_to(global, None).await
+}
+
+/// The same, with an address in place of `--addr`.
+pub(crate) async fn connect_to(global: &Global, address: Option<&str>) -> Result<Client, BuildError> {
+    let mut options = options(global)?;
+    if let Some(address) = address {
+        options = options.addr(address);
+    }
+    let client = connect_with(options).await?;
     verbose::say(verbose::DECISIONS, || told(&client.info()));
     Ok(client)
 }
@@ -112,6 +121,7 @@ mod tests {
         for part in ["File(\"a\")", "File(\"c\")", "Some(\"***\")", "Some(\"n\")"] {
             assert!(text.contains(part), "{text}");
         }
+        assert!(tls_of(&["--tls"]).contains("system_roots: false"));
         let missing = "one or more required arguments were not provided";
         assert_eq!(tls_of(&["--tlscert", "c"]), missing);
         assert_eq!(tls_of(&["--tlskey", "k"]), missing);

@@ -40,3 +40,10 @@ pub(crate) const METADATA_WARNINGS: usize = 1000;
 
 /// Bytes of the index of a layout that are read: that of one build has an entry for each name of the image.
 pub(crate) const LAYOUT_INDEX_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Connections that `bk proxy` carries at the same time. A build has one or two; those beyond wait to be accepted.
+pub(crate) const PROXY_CONNECTIONS: usize = 64;
+
+/// How long `bk proxy` waits after the system could not accept a connection, usually because descriptors ran out: until some
+/// are closed, asking again is of no use.
+pub(crate) const PROXY_REST: Duration = Duration::from_millis(200);

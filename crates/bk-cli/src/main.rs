@@ -18,6 +18,7 @@ mod interrupt;
 mod limits;
 mod manual;
 mod outputs;
+mod pass;
 mod policies;
 mod report;
 mod request;
@@ -48,6 +49,8 @@ fn run(cli: &args::Cli, line: &[OsString], around: &settings::Around) -> Result<
         args::Command::Bake(bake) => bake::main(&cli.global, bake),
         args::Command::Ctx(command) => ctx::main(command),
         args::Command::Config(command) => settings::main(command, line, around)?,
+        args::Command::DialStdio(_) => pass::dial_stdio(&cli.global),
+        args::Command::Proxy(args) => pass::proxy(&cli.global, args),
         args::Command::Completion(args) => manual::completion(args),
         args::Command::Man(args) => manual::man(args),
     })

@@ -9,6 +9,9 @@ mod bake_fake;
 #[cfg(unix)]
 #[path = "cli/bake_live.rs"]
 mod bake_live;
+#[cfg(unix)]
+#[path = "cli/builders.rs"]
+mod builders;
 #[path = "cli/buildx.rs"]
 mod buildx;
 #[cfg(unix)]
@@ -17,6 +20,9 @@ mod call;
 #[cfg(unix)]
 #[path = "cli/ctx.rs"]
 mod ctx;
+#[cfg(unix)]
+#[path = "cli/engines.rs"]
+mod engines;
 #[cfg(unix)]
 #[path = "cli/ctx_live.rs"]
 mod ctx_live;

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bk_build::{
     BuildError, BuildOutcome, BuildRequest, BuilderInfo, Call, CallAnswer, CallHeaders, EventSink,
-    ImageBuilder, TokenExchange, TraceContext,
+    ImageBuilder, InputError, TokenExchange, TraceContext,
 };
+use bk_solve::{BoxedIo, Dialer};
 
 use crate::tokens;
 
@@ -18,6 +19,7 @@ pub struct Client {
     tokens: Option<Arc<dyn TokenExchange>>,
     headers: CallHeaders,
     trace: Option<TraceContext>,
+    dialer: Option<Arc<dyn Dialer>>,
 }
 
 impl Client {
@@ -28,6 +30,34 @@ impl Client {
             tokens: None,
             headers: CallHeaders::new(),
             trace: None,
+            dialer: None,
+        }
+    }
+
+    /// Sets how byte streams to the daemon are opened; the default is that there is no way.
+    #[cfg_attr(
+        not(any(feature = "docker", feature = "buildkitd")),
+        expect(dead_code, reason = "there is no daemon without them")
+    )]
+    pub(crate) fn dialer(mut self, dialer: Option<Arc<dyn Dialer>>) -> Self {
+        self.dialer = dialer;
+        self
+    }
+
+    /// Opens a byte stream to BuildKit's own API: HTTP/2 with prior knowledge, on a new connection, for programs that speak it
+    /// themselves. Dropping it closes the connection.
+    ///
+    /// # Errors
+    /// [`BuildError::Connect`] or [`BuildError::Timeout`] when the daemon cannot be reached any more, [`BuildError::Input`]
+    /// when the route to it has no such stream, or when the builder came from elsewhere.
+    pub async fn open_stream(&self) -> Result<BoxedIo, BuildError> {
+        match &self.dialer {
+            Some(dialer) => dialer.control().await,
+            None => {
+                let why = format!("{} has no stream of BuildKit's own API", self.builder.info());
+                let allowed = "a buildkitd, or a Docker Engine with the route grpc or h2c";
+                Err(InputError::new("the daemon", why, allowed).into())
+            }
         }
     }
 

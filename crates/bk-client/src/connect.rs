@@ -369,7 +369,8 @@ impl With<'_> {
         let endpoint = engine_endpoint(place)?;
         let (route, credentials) = (self.options.docker_route, self.credentials.clone());
         let backend = backend_docker::DockerBackend::connect_to(endpoint, route, credentials).await?;
-        Ok(Client::from_builder(backend))
+        let dialer = backend.dialer();
+        Ok(Client::from_builder(backend).dialer(dialer))
     }
 
     #[cfg(not(feature = "docker"))]
@@ -385,10 +386,12 @@ impl With<'_> {
         }
         let backend =
             backend_buildkitd::BuildkitdBackend::connect(endpoint, self.credentials.clone()).await?;
-        Ok(Client::from_builder(match self.loader() {
+        let dialer = backend.dialer();
+        let backend = match self.loader() {
             Some(loader) => backend.loader(loader),
             None => backend,
-        }))
+        };
+        Ok(Client::from_builder(backend).dialer(Some(dialer)))
     }
 
     #[cfg(not(feature = "buildkitd"))]

@@ -38,6 +38,7 @@ mod tokens;
 
 pub use bk_build::*;
 pub use bk_dial::{Pem, TlsOptions};
+pub use bk_solve::{BoxedIo, ByteStream};
 #[cfg(unix)]
 pub use bk_fsync::tar::ArchiveFormat;
 pub use bk_fsync::{

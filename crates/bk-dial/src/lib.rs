@@ -10,8 +10,10 @@
 mod command;
 mod helper;
 pub mod limits;
+mod tcp;
 mod tls;
 
 pub use command::CommandStream;
 pub use helper::{Helper, Serves};
+pub use tcp::tcp;
 pub use tls::{LoadRoots, Pem, TlsOptions, TlsStream};

@@ -10,6 +10,7 @@ mod config;
 mod ctx;
 mod daemon;
 mod files;
+mod pass;
 mod progress;
 mod results;
 mod shell;
@@ -28,6 +29,7 @@ pub(crate) use ctx::{
 };
 pub(crate) use daemon::{Backend, Global, Route, When};
 pub(crate) use files::{ContextMode, FileArgs, OnChange, Sync};
+pub(crate) use pass::{DialStdioArgs, ProxyArgs};
 pub(crate) use progress::{Progress, ProgressArgs};
 pub(crate) use results::ResultArgs;
 pub(crate) use shell::{CompletionArgs, ManArgs};
@@ -77,6 +79,10 @@ pub(crate) enum Command {
     /// Say which settings hold, and where they come from
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Carry bytes between standard input and output and BuildKit's API
+    DialStdio(DialStdioArgs),
+    /// Listen on a socket and pass connections on to BuildKit's API
+    Proxy(ProxyArgs),
     /// Print what a shell needs to complete the command line
     Completion(CompletionArgs),
     /// Print or write man pages

@@ -37,6 +37,12 @@ const FLAGS: &[(&str, &[&str], Does)] = &[
         &[],
         ShownBy("global_options_stand_before_or_behind_the_command"),
     ),
+    (
+        "builder",
+        &[],
+        ShownBy("global_options_stand_before_or_behind_the_command"),
+    ),
+    ("tls", &[], ShownBy("tls_options_are_read")),
     ("tlscacert", &[], ShownBy("tls_options_are_read")),
     ("tlscert", &[], ShownBy("tls_options_are_read")),
     ("tlskey", &[], ShownBy("tls_options_are_read")),

@@ -151,6 +151,7 @@ fn global_options_stand_before_or_behind_the_command() {
     ] {
         let global = parse(&line).global;
         assert_eq!(global.addr.as_deref(), Some("unix:///a"));
+        assert_eq!(global.builder, None);
         assert_eq!(
             (global.backend, global.docker_route),
             (Some(Backend::Docker), Some(Route::Tar))
@@ -158,6 +159,9 @@ fn global_options_stand_before_or_behind_the_command() {
     }
     let global = parse(&["build", "."]).global;
     assert!(global.addr.is_none() && global.backend.is_none() && global.docker_route.is_none());
+    for line in [["--builder", "b0", "build", "."], ["build", ".", "--builder", "b0"]] {
+        assert_eq!(parse(&line).global.builder.as_deref(), Some("b0"));
+    }
 }
 
 #[test]

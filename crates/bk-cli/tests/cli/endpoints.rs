@@ -16,15 +16,15 @@ use bk_testkit::{
 use super::{Ran, bk, run, text};
 
 /// A BuildKit endpoint, and a directory of programs that `bk` finds before all others.
-struct Place {
-    target: Target,
-    engine: Engine,
-    dir: tempfile::TempDir,
-    tag: String,
+pub(super) struct Place {
+    pub(super) target: Target,
+    pub(super) engine: Engine,
+    pub(super) dir: tempfile::TempDir,
+    pub(super) tag: String,
 }
 
 /// A test on the newest BuildKit endpoint, when it is there.
-fn on(name: &str, test: impl AsyncFn(&Place)) {
+pub(super) fn on(name: &str, test: impl AsyncFn(&Place)) {
     let Some(target) = Target::find(Daemon::BuildkitUnix, Route::Direct, name) else {
         return;
     };
@@ -51,25 +51,25 @@ fn on(name: &str, test: impl AsyncFn(&Place)) {
 }
 
 impl Place {
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    fn write(&self, name: &str, content: &str) {
+    pub(super) fn write(&self, name: &str, content: &str) {
         fs::write(self.path(name), content).expect("writable");
     }
 
-    fn program(&self, name: &str, script: &str) {
+    pub(super) fn program(&self, name: &str, script: &str) {
         self.write(name, &format!("#!/bin/sh\n{script}\n"));
         fs::set_permissions(self.path(name), fs::Permissions::from_mode(0o755)).expect("ours");
     }
 
-    fn search_path(&self) -> String {
+    pub(super) fn search_path(&self) -> String {
         format!("{}:/usr/local/bin:/usr/bin:/bin", self.path("bin").display())
     }
 
     /// A program that carries bytes to the daemon, as `buildctl dial-stdio` does.
-    fn dial(&self, name: &str) {
+    pub(super) fn dial(&self, name: &str) {
         let (cli, config) = docker_cli();
         self.program(
             name,
@@ -83,22 +83,32 @@ impl Place {
     }
 
     fn bk(&self, address: &str, flags: &[&str]) -> Ran {
+        self.bk_with(&[], &[&["--addr", address], flags].concat())
+    }
+
+    /// A build with these variables and options before the command.
+    pub(super) fn bk_with(&self, variables: &[(&str, &str)], flags: &[&str]) -> Ran {
         let context = self.path("context");
-        let mut command = bk(&["--addr", address]);
+        let mut command = bk(flags);
         command.env("PATH", self.search_path());
-        command
-            .args(flags)
-            .args(["build", "--progress", "plain", "-t", &self.tag]);
+        command.envs(variables.iter().copied());
+        command.args(["build", "--progress", "plain", "-t", &self.tag]);
         run(command.arg(context))
     }
 
-    /// A build that must make the image.
-    async fn builds(&self, address: &str, flags: &[&str]) {
-        let ran = self.bk(address, flags);
-        assert_eq!(ran.code, Some(0), "{address}: {}", ran.err);
+    /// The same, which must make the image. Returns what it said.
+    pub(super) async fn builds_with(&self, variables: &[(&str, &str)], flags: &[&str]) -> String {
+        let ran = self.bk_with(variables, flags);
+        assert_eq!(ran.code, Some(0), "{variables:?} {flags:?}: {}", ran.err);
         let image = self.engine.tree(&self.tag, "").await.expect("the image");
-        assert!(image.entries.contains_key(&b"file"[..]), "{address}");
+        assert!(image.entries.contains_key(&b"file"[..]), "{variables:?} {flags:?}");
         self.engine.remove_image(&self.tag).await.expect("removable");
+        ran.err
+    }
+
+    /// A build that must make the image.
+    pub(super) async fn builds(&self, address: &str, flags: &[&str]) {
+        self.builds_with(&[], &[&["--addr", address], flags].concat()).await;
     }
 
     /// A build that must fail, with what it says.
@@ -110,7 +120,7 @@ impl Place {
     }
 }
 
-fn docker_cli() -> (PathBuf, PathBuf) {
+pub(super) fn docker_cli() -> (PathBuf, PathBuf) {
     let variable = |name: &str| PathBuf::from(std::env::var_os(name).expect(name));
     (
         variable("BK_LIVE_DOCKER_CLI"),
@@ -118,7 +128,7 @@ fn docker_cli() -> (PathBuf, PathBuf) {
     )
 }
 
-fn ok(command: &mut Command) -> String {
+pub(super) fn ok(command: &mut Command) -> String {
     let out = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
     assert!(
         out.status.success(),
@@ -129,10 +139,15 @@ fn ok(command: &mut Command) -> String {
 }
 
 /// A container that sees the whole machine and has a `buildctl`. It ends with the value.
-struct Container<'a>(&'a Place, String);
+pub(super) struct Container<'a>(&'a Place, String);
 
 impl<'a> Container<'a> {
-    fn start(place: &'a Place) -> Self {
+    pub(super) fn start(place: &'a Place) -> Self {
+        Self::start_as(place, format!("{}-{}", place.tag, std::process::id()))
+    }
+
+    /// The same under a name.
+    pub(super) fn start_as(place: &'a Place, name: String) -> Self {
         place.dial("dial");
         let root = place.path("root/bin");
         fs::create_dir_all(&root).expect("a directory");
@@ -144,7 +159,6 @@ impl<'a> Container<'a> {
             place.path("dial").display()
         );
         place.program("root/bin/buildctl", &script);
-        let name = format!("{}-{}", place.tag, std::process::id());
         let this = Self(place, name);
         let pack = format!(
             "tar -C '{}' -c . | \"$0\" import - {}",
@@ -179,7 +193,7 @@ impl<'a> Container<'a> {
         command
     }
 
-    fn docker(&self) -> Command {
+    pub(super) fn docker(&self) -> Command {
         self.command(docker_cli().0)
     }
 }
@@ -305,7 +319,33 @@ fn a_daemon_on_another_machine_is_reached_through_ssh() {
         fs::remove_file(place.path("far/buildctl")).expect("removable");
         let error = place.fails(&address, &[]);
         assert!(error.contains("`ssh` ended with exit status: 127"), "{error}");
-        assert!(error.contains("buildctl: not found"), "{error}");
+        assert!(
+            error.contains("buildctl: not found") && error.contains("docker: not found"),
+            "{error}"
+        );
+        // A Docker Engine in its place, which is found without being told, and by Docker's own variable.
+        let (cli, config) = docker_cli();
+        place.program(
+            "far/docker",
+            &format!(
+                "export DOCKER_CONFIG='{}' DOCKER_HOST='unix://{}'\nexec '{}' \"$@\"",
+                config.display(),
+                place.target.docker.display(),
+                cli.display()
+            ),
+        );
+        place.builds(&address, &[]).await;
+        place.builds(&address, &["--backend", "docker"]).await;
+        let said = place.builds_with(&[("DOCKER_HOST", &address)], &[]).await;
+        assert!(
+            said.contains("#0 building with docker ") && said.contains(&format!(" at {address}\n")),
+            "{said}"
+        );
+        let far = format!("{address}{}", place.target.docker.display());
+        let said = place.builds_with(&[("DOCKER_HOST", &far)], &["--docker-route", "tar"]).await;
+        assert!(said.contains(" (tar) at "), "{said}");
+        fs::remove_file(place.path("far/docker")).expect("removable");
+        place.target.supports("Docker Engine at `ssh://`");
         ssh(Path::new("/nonexistent"));
         let error = place.fails(&address, &[]);
         assert!(error.contains("`ssh` ended with exit status: 255"), "{error}");
