@@ -29,7 +29,9 @@ pub(crate) fn dial_stdio(global: &Global) -> u8 {
         let stream = client.open_stream().await?;
         pass(tokio::io::stdin(), tokio::io::stdout(), stream)
             .await
-            .map_err(|e| LocalFailure::new("standard input and output", "the connection broke").caused_by(e))?;
+            .map_err(|e| {
+                LocalFailure::new("standard input and output", "the connection broke").caused_by(e)
+            })?;
         Ok(())
     })
 }
@@ -39,7 +41,8 @@ pub(crate) fn proxy(global: &Global, args: &ProxyArgs) -> u8 {
     finish(async {
         // Whoever cannot be reached is told before anybody is let in.
         let client = connect::connect_to(global, args.to.as_deref()).await?;
-        let interrupt = Interrupt::listen().map_err(|e| LocalFailure::new("signals", "cannot wait for any").caused_by(e))?;
+        let interrupt = Interrupt::listen()
+            .map_err(|e| LocalFailure::new("signals", "cannot wait for any").caused_by(e))?;
         let listener = Listener::bind(&args.listen).await?;
         report::to_stderr(&format!(
             "listening at {} for {}; Ctrl-C ends it\n",

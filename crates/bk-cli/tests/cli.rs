@@ -21,13 +21,13 @@ mod call;
 #[path = "cli/ctx.rs"]
 mod ctx;
 #[cfg(unix)]
-#[path = "cli/engines.rs"]
-mod engines;
-#[cfg(unix)]
 #[path = "cli/ctx_live.rs"]
 mod ctx_live;
 #[path = "cli/endpoints.rs"]
 mod endpoints;
+#[cfg(unix)]
+#[path = "cli/engines.rs"]
+mod engines;
 #[cfg(unix)]
 #[path = "cli/fake.rs"]
 mod fake;

@@ -38,7 +38,6 @@ mod tokens;
 
 pub use bk_build::*;
 pub use bk_dial::{Pem, TlsOptions};
-pub use bk_solve::{BoxedIo, ByteStream};
 #[cfg(unix)]
 pub use bk_fsync::tar::ArchiveFormat;
 pub use bk_fsync::{
@@ -50,6 +49,7 @@ pub use bk_session::{
     Absence, ContextDifference, ContextSize, ContextTar, ContextView, Deciding, Differs, DockerConfig,
     LintFinding, LintKind, Need, Needs, Proxies, TokenClient, Why, WhyNot,
 };
+pub use bk_solve::{BoxedIo, ByteStream};
 
 #[cfg(feature = "buildkitd")]
 pub use backend_buildkitd::{BuildkitdBackend, Endpoint as BuildkitdEndpoint};

@@ -206,6 +206,14 @@ pub fn sshd_program(test: &str) -> Option<PathBuf> {
     program("BK_LIVE_SSHD", test)
 }
 
+/// A dockerd that tests may start as their own; `None`, said loudly, when it is not there.
+///
+/// # Panics
+/// As [`registry_program`].
+pub fn dockerd_program(test: &str) -> Option<PathBuf> {
+    program("BK_LIVE_DOCKERD", test)
+}
+
 /// A program that makes OCI layouts; `None`, said loudly, when it is not there.
 ///
 /// # Panics

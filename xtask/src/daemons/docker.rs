@@ -202,25 +202,30 @@ pub(crate) fn tool(layout: &Layout, suite: &str, program: &str) -> Command {
     command
 }
 
-/// Makes a program of the packages one that finds its libraries, whoever starts it: `bin/<its name>`.
-pub(crate) fn wrap(layout: &Layout, set: &str, program: &str) -> Result<()> {
+/// Makes a program of the packages one that finds its libraries, whoever starts it: `bin/<its name>`. With `tools` it also
+/// finds the other programs of its packages.
+pub(crate) fn wrap(layout: &Layout, set: &str, program: &str, tools: bool) -> Result<()> {
     let command = tool(layout, set, program);
     let text = |value: &OsStr| value.to_string_lossy().into_owned();
-    let libraries = command
-        .get_envs()
-        .find(|(name, _)| *name == "LD_LIBRARY_PATH")
-        .and_then(|(_, value)| value)
-        .map(text)
-        .unwrap_or_default();
-    let path = Path::new(program);
-    let file = layout
-        .base()
-        .join("bin")
-        .join(path.file_name().unwrap_or_default());
+    let variable = |wanted: &str| {
+        command
+            .get_envs()
+            .find(|(name, _)| *name == wanted)
+            .and_then(|(_, value)| value)
+            .map(text)
+            .unwrap_or_default()
+    };
+    let libraries = variable("LD_LIBRARY_PATH");
+    let path = match tools {
+        true => format!("export PATH='{}'\n", variable("PATH")),
+        false => String::new(),
+    };
+    let name = Path::new(program).file_name().unwrap_or_default();
+    let file = layout.base().join("bin").join(name);
     fs::write(
         &file,
         format!(
-            "#!/bin/sh\nexport LD_LIBRARY_PATH='{libraries}'\nexec '{}' \"$@\"\n",
+            "#!/bin/sh\nexport LD_LIBRARY_PATH='{libraries}'\n{path}exec '{}' \"$@\"\n",
             text(command.get_program())
         ),
     )?;

@@ -14,6 +14,7 @@
 //! | `BK_LIVE_REGISTRY`, `_USER`, `_PASSWORD`, `_BASE` | `host:port`, its one account, the base image |
 //! | `BK_LIVE_REGISTRY_PROGRAM` | path of the registry's program, for tests that start their own |
 //! | `BK_LIVE_SSHD` | path of a program that is OpenSSH's server |
+//! | `BK_LIVE_DOCKERD` | path of a program that is the newest dockerd, for tests that start their own |
 //! | `BK_LIVE_BUSYBOX` | path of a static busybox |
 //! | `BK_LIVE_DOCKER_CLI`, `_CONFIG` | path of a Docker CLI, and its configuration with the buildx plugin |
 
@@ -196,7 +197,8 @@ fn up(layout: &Layout, names: &[String]) -> Result<()> {
     sets.extend(engines.iter().map(|engine| engine.suite));
     prepare(layout, &sets)?;
     link_buildx(layout)?;
-    docker::wrap(layout, SSHD, "usr/sbin/sshd")?;
+    docker::wrap(layout, SSHD, "usr/sbin/sshd", false)?;
+    docker::wrap(layout, FORKY, "usr/sbin/dockerd", true)?;
 
     let (first, second): (Vec<&Service>, Vec<&Service>) = services
         .iter()
@@ -311,6 +313,7 @@ fn variables(layout: &Layout) -> Vec<(String, String)> {
         );
         add("BK_LIVE_DOCKER_CLI_CONFIG", layout.cli_config());
         add("BK_LIVE_REGISTRY_PROGRAM", registry::program(layout));
+        add("BK_LIVE_DOCKERD", layout.base().join("bin/dockerd"));
         add("BK_LIVE_SSHD", layout.base().join("bin/sshd"));
         add("BK_LIVE_UMOCI", layout.packages(UMOCI).join("usr/bin/umoci"));
     }

@@ -20,7 +20,7 @@ pub(crate) struct ProxyArgs {
     /// Where to listen: unix://PATH, for this user alone, or tcp://HOST:PORT on the loopback device. Port 0 is any
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: String,
-    /// The daemon, as --addr takes it. Default: as without --addr
-    #[arg(long, value_name = "ADDR", conflicts_with_all = ["addr", "builder"])]
+    /// The daemon, as --addr takes it. Default: what --addr says
+    #[arg(long, value_name = "ADDR")]
     pub(crate) to: Option<String>,
 }

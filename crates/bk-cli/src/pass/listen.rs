@@ -61,7 +61,10 @@ impl Listener {
             host => host.parse().map_err(|_| bad("the host must be an address"))?,
         };
         if !address.is_loopback() {
-            return Err(bad("whoever reaches it can do anything, so it must be an address of the loopback device").into());
+            return Err(bad(
+                "whoever reaches it can do anything, so it must be an address of the loopback device",
+            )
+            .into());
         }
         let failed = |e: io::Error| LocalFailure::new(text, "cannot listen there").caused_by(e);
         let listener = TcpListener::bind((address, port)).await.map_err(failed)?;
@@ -107,14 +110,21 @@ async fn unix(path: &Path) -> Result<Listener, BuildError> {
     use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 
     let name = || path.display().to_string();
-    let failed = |e: io::Error| BuildError::from(LocalFailure::new(name(), "cannot listen there").caused_by(e));
+    let failed =
+        |e: io::Error| BuildError::from(LocalFailure::new(name(), "cannot listen there").caused_by(e));
     let taken = |why: &str, hint: &str| BuildError::from(LocalFailure::new(name(), why).hint(hint));
     match std::fs::symlink_metadata(path) {
         Ok(found) if !found.file_type().is_socket() => {
-            return Err(taken("there is a file that is no socket", "remove it, or listen elsewhere"));
+            return Err(taken(
+                "there is a file that is no socket",
+                "remove it, or listen elsewhere",
+            ));
         }
         Ok(_) if UnixStream::connect(path).await.is_ok() => {
-            return Err(taken("something listens there already", "end it, or listen elsewhere"));
+            return Err(taken(
+                "something listens there already",
+                "end it, or listen elsewhere",
+            ));
         }
         // One that nobody listens at any more is replaced.
         Ok(_) => {}
@@ -167,14 +177,22 @@ mod tests {
         drop(std::os::unix::net::UnixListener::bind(&path).expect("bound"));
         drop(Listener::bind(&text).await.expect("listening"));
         std::fs::write(&path, "kept").expect("writable");
-        assert!(refused(&text).await.ends_with("there is a file that is no socket"));
+        assert!(
+            refused(&text)
+                .await
+                .ends_with("there is a file that is no socket")
+        );
         assert_eq!(std::fs::read(&path).expect("readable"), b"kept");
     }
 
     #[tokio::test]
     async fn ports_are_on_the_loopback_device() {
         let listener = Listener::bind("tcp://localhost:0").await.expect("listening");
-        assert!(listener.address().starts_with("tcp://127.0.0.1:"), "{}", listener.address());
+        assert!(
+            listener.address().starts_with("tcp://127.0.0.1:"),
+            "{}",
+            listener.address()
+        );
         for (text, why) in [
             ("tcp://0.0.0.0:1", "an address of the loopback device"),
             ("tcp://[::]:1", "an address of the loopback device"),

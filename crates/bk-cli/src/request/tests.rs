@@ -159,7 +159,10 @@ fn global_options_stand_before_or_behind_the_command() {
     }
     let global = parse(&["build", "."]).global;
     assert!(global.addr.is_none() && global.backend.is_none() && global.docker_route.is_none());
-    for line in [["--builder", "b0", "build", "."], ["build", ".", "--builder", "b0"]] {
+    for line in [
+        ["--builder", "b0", "build", "."],
+        ["build", ".", "--builder", "b0"],
+    ] {
         assert_eq!(parse(&line).global.builder.as_deref(), Some("b0"));
     }
 }

@@ -40,7 +40,7 @@ const ALTERNATIVES: &[&[&str]] = &[&["progress", "quiet"], &["call", "check"], &
 /// Variables of other programs that stand for an option, and the commands where they do; `""` is every command. They are
 /// read where the option is used: here they only count as a source that is stronger than files.
 const FOREIGN: &[(&str, &str, &[&str])] = &[
-    ("", "addr", &["BUILDKIT_HOST", "DOCKER_HOST"]),
+    ("", "addr", &["BUILDKIT_HOST", "DOCKER_HOST", "DOCKER_CONTEXT"]),
     ("", "builder", &["BUILDX_BUILDER"]),
     ("", "color", &["NO_COLOR", "CLICOLOR_FORCE"]),
     ("build", "progress", &["BUILDKIT_PROGRESS"]),

@@ -144,57 +144,84 @@ fn remote_builders_bring_their_certificates() {
             client.key.display()
         );
         cli.buildx(&[
-            "create", "--name", "bkr", "--driver", "remote", "--driver-opt", &options, &address,
+            "create",
+            "--name",
+            "bkr",
+            "--driver",
+            "remote",
+            "--driver-opt",
+            &options,
+            &address,
         ]);
         let said = place.builds_with(&[home], &["--builder", "bkr"]).await;
         assert!(said.contains(&format!(" at {address}\n")), "{said}");
-        cli.buildx(&["create", "--name", "bks", "--driver", "remote", &place.target.address]);
+        cli.buildx(&[
+            "create",
+            "--name",
+            "bks",
+            "--driver",
+            "remote",
+            &place.target.address,
+        ]);
         place.builds_with(&[home], &["--builder", "bks"]).await;
         // The second of two nodes, when the first does not answer.
-        cli.buildx(&["create", "--name", "bkn", "--driver", "remote", "unix:///nonexistent/b.sock"]);
+        cli.buildx(&[
+            "create",
+            "--name",
+            "bkn",
+            "--driver",
+            "remote",
+            "unix:///nonexistent/b.sock",
+        ]);
         cli.buildx(&["create", "--name", "bkn", "--append", &place.target.address]);
         let said = place.builds_with(&[home], &["--builder", "bkn"]).await;
-        assert!(said.contains(&format!(" at {}\n", place.target.address)), "{said}");
+        assert!(
+            said.contains(&format!(" at {}\n", place.target.address)),
+            "{said}"
+        );
     });
 }
 
 #[test]
 fn pods_of_a_builder_are_reached_with_exact_arguments() {
-    on("cli::pods_of_a_builder_are_reached_with_exact_arguments", async |place| {
-        let cli = Cli::new(place);
-        let config = place.path("config");
-        let home = ("DOCKER_CONFIG", text(&config));
-        place.write(
+    on(
+        "cli::pods_of_a_builder_are_reached_with_exact_arguments",
+        async |place| {
+            Cli::new(place);
+            let config = place.path("config");
+            let home = ("DOCKER_CONFIG", text(&config));
+            place.write(
             "kube",
             "apiVersion: v1\nkind: Config\nclusters: [{name: c, cluster: {server: 'http://127.0.0.1:1'}}]\n\
              contexts: [{name: x, context: {cluster: c, user: u}}]\nusers: [{name: u, user: {}}]\ncurrent-context: x\n",
         );
-        let kube = place.path("kube");
-        let mut create = Command::new(docker_cli().0);
-        create
-            .args(["buildx", "create", "--name", "bkk", "--driver", "kubernetes"])
-            .args(["--driver-opt", "namespace=builds", "--node", "pool_0"])
-            .env("DOCKER_CONFIG", &config)
-            .env("KUBECONFIG", &kube)
-            .env("HOME", place.dir.path());
-        ok(&mut create);
-        place.dial("dial");
-        let (noted, dial) = (place.path("noted"), place.path("dial"));
-        place.program(
-            "bin/kubectl",
-            &format!(
-                "printf '%s|' \"${{0##*/}}\" \"$@\" >> '{}'\necho >> '{0}'\nexec '{}'",
-                noted.display(),
-                dial.display()
-            ),
-        );
-        place.builds_with(&[home], &["--builder", "bkk"]).await;
-        let called = format!(
-            "kubectl|--kubeconfig={}|--context=|--namespace=builds|exec|--container=buildkitd|-i|deployment/pool-0|--|buildctl|\
+            let kube = place.path("kube");
+            let mut create = Command::new(docker_cli().0);
+            create
+                .args(["buildx", "create", "--name", "bkk", "--driver", "kubernetes"])
+                .args(["--driver-opt", "namespace=builds", "--node", "pool_0"])
+                .env("DOCKER_CONFIG", &config)
+                .env("KUBECONFIG", &kube)
+                .env("HOME", place.dir.path());
+            ok(&mut create);
+            place.dial("dial");
+            let (noted, dial) = (place.path("noted"), place.path("dial"));
+            place.program(
+                "bin/kubectl",
+                &format!(
+                    "printf '%s|' \"${{0##*/}}\" \"$@\" >> '{}'\necho >> '{0}'\nexec '{}'",
+                    noted.display(),
+                    dial.display()
+                ),
+            );
+            place.builds_with(&[home], &["--builder", "bkk"]).await;
+            let called = format!(
+                "kubectl|--kubeconfig={}|--context=|--namespace=builds|exec|--container=buildkitd|-i|deployment/pool-0|--|buildctl|\
              dial-stdio|\n",
-            kube.display()
-        );
-        let noted = fs::read_to_string(&noted).expect("notes");
-        assert_eq!(noted, format!("{called}{called}"));
-    });
+                kube.display()
+            );
+            let noted = fs::read_to_string(&noted).expect("notes");
+            assert_eq!(noted, format!("{called}{called}"));
+        },
+    );
 }

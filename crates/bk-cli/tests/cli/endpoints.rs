@@ -101,14 +101,18 @@ impl Place {
         let ran = self.bk_with(variables, flags);
         assert_eq!(ran.code, Some(0), "{variables:?} {flags:?}: {}", ran.err);
         let image = self.engine.tree(&self.tag, "").await.expect("the image");
-        assert!(image.entries.contains_key(&b"file"[..]), "{variables:?} {flags:?}");
+        assert!(
+            image.entries.contains_key(&b"file"[..]),
+            "{variables:?} {flags:?}"
+        );
         self.engine.remove_image(&self.tag).await.expect("removable");
         ran.err
     }
 
     /// A build that must make the image.
     pub(super) async fn builds(&self, address: &str, flags: &[&str]) {
-        self.builds_with(&[], &[&["--addr", address], flags].concat()).await;
+        self.builds_with(&[], &[&["--addr", address], flags].concat())
+            .await;
     }
 
     /// A build that must fail, with what it says.
@@ -342,7 +346,9 @@ fn a_daemon_on_another_machine_is_reached_through_ssh() {
             "{said}"
         );
         let far = format!("{address}{}", place.target.docker.display());
-        let said = place.builds_with(&[("DOCKER_HOST", &far)], &["--docker-route", "tar"]).await;
+        let said = place
+            .builds_with(&[("DOCKER_HOST", &far)], &["--docker-route", "tar"])
+            .await;
         assert!(said.contains(" (tar) at "), "{said}");
         fs::remove_file(place.path("far/docker")).expect("removable");
         place.target.supports("Docker Engine at `ssh://`");

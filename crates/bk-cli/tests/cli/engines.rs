@@ -48,7 +48,13 @@ impl TlsEngine {
             .arg("--pidfile")
             .arg(dir.join("pid"))
             .args(["--bridge", "none", "--iptables=false", "--ip6tables=false"])
-            .args(["--storage-driver", "vfs", "--shutdown-timeout", "5", "--config-file"])
+            .args([
+                "--storage-driver",
+                "vfs",
+                "--shutdown-timeout",
+                "5",
+                "--config-file",
+            ])
             .arg(dir.join("none.json"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -134,7 +140,9 @@ impl Place {
     /// The Docker CLI with a configuration of this test's own.
     fn docker(&self) -> Command {
         let mut command = Command::new(docker_cli().0);
-        command.env("DOCKER_CONFIG", self.path("config")).env_remove("DOCKER_HOST");
+        command
+            .env("DOCKER_CONFIG", self.path("config"))
+            .env_remove("DOCKER_HOST");
         command
     }
 }
@@ -181,17 +189,27 @@ fn an_engine_behind_tls_is_reached_by_variables_options_and_contexts() {
     );
     // By options, when nothing says what kind of daemon it is.
     place.builds(&[], &["--addr", &address, "--tlsdir", &good]);
-    place.builds(&[], &["--addr", &address.replace("tcp:", "https:"), "--tlsdir", &good]);
+    place.builds(
+        &[],
+        &["--addr", &address.replace("tcp:", "https:"), "--tlsdir", &good],
+    );
     for route in ["build", "tar"] {
-        place.builds(&[], &["--addr", &address, "--tlsdir", &good, "--docker-route", route]);
+        place.builds(
+            &[],
+            &["--addr", &address, "--tlsdir", &good, "--docker-route", route],
+        );
     }
 
     // By contexts that the Docker CLI made.
     let config = place.path("config");
     let files = format!("host={address},ca={good}/ca.pem,cert={good}/cert.pem,key={good}/key.pem");
-    ok(place.docker().args(["context", "create", "far", "--docker", &files]));
+    ok(place
+        .docker()
+        .args(["context", "create", "far", "--docker", &files]));
     let skipping = format!("host={address},cert={good}/cert.pem,key={good}/key.pem,skip-tls-verify=true");
-    ok(place.docker().args(["context", "create", "skip", "--docker", &skipping]));
+    ok(place
+        .docker()
+        .args(["context", "create", "skip", "--docker", &skipping]));
     let home = ("DOCKER_CONFIG", text(&config));
     place.builds(&[home, ("DOCKER_CONTEXT", "far")], &[]);
     place.builds(&[home], &["--addr", "docker://far"]);
@@ -229,7 +247,11 @@ fn an_engine_behind_tls_is_reached_by_variables_options_and_contexts() {
             &nobody,
             "it wants to see a certificate; give one with cert.pem and key.pem of `",
         ),
-        (&address, &strange, "it does not accept the certificate of cert.pem of `"),
+        (
+            &address,
+            &strange,
+            "it does not accept the certificate of cert.pem of `",
+        ),
     ] {
         let ran = run_by_variables(address, dir, "DOCKER_TLS_VERIFY");
         assert_eq!(ran.code, Some(1), "{}", ran.err);
