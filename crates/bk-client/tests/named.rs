@@ -4,6 +4,9 @@
 //! may be anywhere and need not be a Docker Engine. Without `BK_LIVE_ADDR` there is nothing to test, and the test says so.
 #![cfg(all(feature = "docker", feature = "buildkitd", unix))]
 
+#[path = "named/programs.rs"]
+mod programs;
+
 use std::{
     collections::HashMap,
     env,
@@ -245,7 +248,25 @@ async fn the_endpoint_that_is_named() {
     let mut table = Table::new();
     table.add(report);
     say(&table.to_string());
-    if let Some(failures) = failures {
-        panic!("{failures}");
+    let mut failures = Vec::from_iter(failures);
+    let verifier = tokio::time::timeout(LIMIT, programs::policy_verifier(&archives.client));
+    let exporter = tokio::time::timeout(LIMIT, programs::session_exporter(&archives.client));
+    for (feature, outcome) in [
+        (
+            "Decisions of a program about sources (`PolicyVerifier`)",
+            verifier.await,
+        ),
+        (
+            "Outputs that a program adds when the result is known (`SessionExporter`)",
+            exporter.await,
+        ),
+    ] {
+        let support = outcome.expect("it ends").unwrap_or_else(|error| {
+            let why = chain(&*error);
+            failures.push(format!("{feature}: {why}"));
+            Support::Fails(why)
+        });
+        record_named(&named.name(), feature, &support);
     }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
 }

@@ -132,13 +132,20 @@ impl Service for PolicyService {
         })?;
         let result = match decision {
             PolicyDecision::Allow => Answer::Decision(decided(PolicyAction::Allow)),
-            PolicyDecision::Deny(reasons) => Answer::Decision(DecisionResponse {
-                deny_messages: reasons
-                    .into_iter()
-                    .map(|message| DenyMessage { message })
-                    .collect(),
-                ..decided(PolicyAction::Deny)
-            }),
+            PolicyDecision::Deny(reasons) => {
+                // A daemon logs the reasons and fails the build without them.
+                let why = match reasons.is_empty() {
+                    true => "denied by the program".to_owned(),
+                    false => format!("denied by the program: {}", reasons.join("; ")),
+                };
+                let name = format!("policy for {}", shown(&op.identifier));
+                self.state.fail(LocalFailure::new(name, why).into());
+                let deny_messages = reasons.into_iter().map(|message| DenyMessage { message });
+                Answer::Decision(DecisionResponse {
+                    deny_messages: deny_messages.collect(),
+                    ..decided(PolicyAction::Deny)
+                })
+            }
             PolicyDecision::Convert { identifier, attrs } => Answer::Decision(DecisionResponse {
                 update: Some(SourceOp { identifier, attrs }),
                 ..decided(PolicyAction::Convert)

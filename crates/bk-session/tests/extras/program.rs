@@ -135,6 +135,11 @@ async fn a_program_decides_about_each_source() {
     assert_eq!(denied.action(), PolicyAction::Deny);
     let reasons: Vec<_> = denied.deny_messages.iter().map(|m| m.message.as_str()).collect();
     assert_eq!(reasons, ["no", "never"]);
+    // The daemon fails the build without them; the user hears them.
+    assert_eq!(
+        session.failures().explain(BuildError::Cancelled).to_string(),
+        "policy for `https://bad.example/x`: denied by the program: no; never"
+    );
     let other = decision(ask(&daemon, "docker-image://old", None).await.expect("an answer"));
     assert_eq!(other.action(), PolicyAction::Convert);
     assert_eq!(other.update.expect("another one").identifier, IMAGE);
