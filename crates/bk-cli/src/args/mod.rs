@@ -57,6 +57,11 @@ Exit codes:
   102  the daemon ran out of memory or disk space
   130  the build was cancelled (Ctrl-C, SIGTERM, or on the daemon)";
 
+const SETTINGS: &str = "\
+Settings:
+  Each option can also come from a variable (BK_PROGRESS for --progress) or from bk.toml, in the context or in
+  ~/.config/bk. `bk config explain` says which one holds and where it comes from.";
+
 /// Build container images with BuildKit, inside Docker Engine or standalone.
 #[derive(Debug, Parser)]
 #[command(name = "bk", version, after_help = EXAMPLES, max_term_width = 110)]
@@ -114,7 +119,7 @@ pub(crate) struct BuildArgs {
 
 fn after_build_help() -> String {
     format!(
-        "{EXAMPLES}\n\n{EXIT_CODES}\n\nOptions of docker buildx build that are not listed here are not supported yet."
+        "{EXAMPLES}\n\n{EXIT_CODES}\n\n{SETTINGS}\n\nOptions of docker buildx build that are not listed here are not supported yet."
     )
 }
 

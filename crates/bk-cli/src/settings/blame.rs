@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use bk_client::BuildError;
+use bk_client::{Attempt, BuildError, ConnectError};
 
 use super::resolve::{Settings, Source};
 
@@ -48,6 +48,15 @@ fn renamed_by(error: &BuildError, names: &[(String, String)]) -> Option<BuildErr
             e.option = name(&e.option)?;
             Some(BuildError::TooOld(e))
         }
+        // An address that was given says nothing of its origin: on the command line one sees it.
+        BuildError::Connect(e) => {
+            let addr = name("--addr")?;
+            let attempts = e.attempts.iter().map(|a| {
+                let origin = if a.origin.is_empty() { &addr } else { &a.origin };
+                Attempt::new(&a.address, &a.reason).origin(origin)
+            });
+            Some(ConnectError::several(attempts.collect()).into())
+        }
         _ => None,
     }
 }
@@ -65,6 +74,12 @@ mod tests {
         let renamed = renamed_by(&error, &names).expect("another name");
         assert_eq!(renamed.to_string(), "BK_TAG: `!` is no name");
         assert_eq!(renamed.hint().as_deref(), Some("BK_TAG takes NAME[:TAG]"));
+        let names = [("--addr".to_owned(), "BK_ADDR".to_owned())];
+        let error = BuildError::from(ConnectError::single("tcp://h:1", "gone"));
+        assert_eq!(
+            renamed_by(&error, &names).map(|e| e.to_string()).as_deref(),
+            Some("cannot reach a daemon at tcp://h:1 (BK_ADDR): gone")
+        );
         assert!(renamed_by(&BuildError::from(InputError::new("--label", "x", "")), &names).is_none());
         assert!(renamed_by(&BuildError::Cancelled, &names).is_none());
     }

@@ -7,9 +7,9 @@ use clap::{Command, CommandFactory as _};
 use serde_json::json;
 
 use super::{
-    Around, Problem, Stop, commands, end_of_commands,
+    Around, Problem, Stop, commands, end_of_commands, files,
     keys::{self, Key, Kind},
-    loosely, resolve,
+    loosely,
     resolve::{Settings, Source},
     strictly,
 };
@@ -51,7 +51,7 @@ pub(crate) fn main(command: &ConfigCommand, line: &[OsString], around: &Around) 
 }
 
 fn path(around: &Around) -> Result<String, Problem> {
-    match resolve::user_file(around) {
+    match files::user_file(around) {
         Some((path, _)) => Ok(format!("{}\n", path.display())),
         None => Err(Problem::new(
             "bk.toml",

@@ -7,6 +7,7 @@
 mod blame;
 mod explain;
 mod file;
+mod files;
 mod keys;
 mod resolve;
 mod trust;
@@ -194,7 +195,7 @@ pub(crate) fn color(around: &Around) -> Option<When> {
     if around.is_true("BK_NO_CONFIG") {
         return None;
     }
-    let (path, _) = resolve::user_file(around)?;
+    let (path, _) = files::user_file(around)?;
     let text = file::read(&path, true).ok()??;
     let entries = file::entries(&path, &text, &built()).ok()?;
     let entry = entries.iter().find(|entry| entry.dotted() == "color")?;

@@ -191,7 +191,7 @@ fn the_word_of_a_command_is_found_whatever_stands_before_it() {
 #[test]
 fn the_user_s_file_is_where_programs_keep_theirs() {
     let at = |vars: &[(&str, &str)]| {
-        resolve::user_file(&around(vars)).map(|(path, named)| (path.display().to_string(), named))
+        files::user_file(&around(vars)).map(|(path, named)| (path.display().to_string(), named))
     };
     let home = ("HOME", "/h");
     assert_eq!(at(&[]), None);

@@ -51,10 +51,6 @@ pub(super) const ALLOWED: &[(&str, Check, &str)] = &[
     ),
     ("build.add-host", any, "a step can write its own /etc/hosts"),
     ("build.shm-size", any, "a step can mount a tmpfs of that size"),
-    ("build.memory", any, "a limit; there is none otherwise"),
-    ("build.cpu-shares", any, "a limit; there is none otherwise"),
-    ("build.cpu-period", any, "a limit; there is none otherwise"),
-    ("build.cpu-quota", any, "a limit; there is none otherwise"),
     (
         "build.sync",
         any,

@@ -295,6 +295,30 @@ fn a_build_obeys_its_settings() {
 }
 
 #[test]
+fn an_address_that_nobody_answers_at_is_told_with_its_source() {
+    let places = Places::new("", "addr = \"unix:///none.sock\"\n");
+    let said = |command: &mut Command| {
+        let ran = run(command);
+        assert_eq!((ran.code, &*ran.out), (Some(1), ""));
+        let first = ran.err.lines().next().unwrap_or_default();
+        first.replace(text(places.home.path()), "~")
+    };
+    let start = "ERROR: cannot reach a daemon at unix:///none.sock (~/.config/bk/bk.toml:1: addr): ";
+    let line = said(&mut places.bk(&["build", "."]));
+    assert!(line.starts_with(start), "{line}");
+    let line = said(places.bk(&["build", "."]).env("BK_ADDR", "unix:///other.sock"));
+    assert!(
+        line.starts_with("ERROR: cannot reach a daemon at unix:///other.sock (BK_ADDR): "),
+        "{line}"
+    );
+    let line = said(&mut places.bk(&["--addr", "unix:///third.sock", "build", "."]));
+    assert!(
+        line.starts_with("ERROR: cannot reach a daemon at unix:///third.sock: "),
+        "{line}"
+    );
+}
+
+#[test]
 fn files_can_be_left_alone() {
     let places = Places::new("nonsense", "more nonsense");
     let (daemon, quiet) = (fake(Script::healthy()), ["-q", "--no-config"]);
