@@ -9,6 +9,7 @@ use bk_build::{
     BuildError, BuildEvent, BuildOutcome, BuildRequest, CredentialGiven, CredentialKind, CredentialProvider,
     CredentialQuery, CredentialUse, EventSink, InputError, OutputKind, Vertex, Warning, WarningKind,
 };
+use bk_solve::advise;
 use http::Method;
 use serde_json::{Value, json};
 use url::form_urlencoded;
@@ -166,6 +167,7 @@ async fn push(
             source: None,
         }),
         Err(BuildError::Refused(mut refusal)) => {
+            refusal.advice = refusal.advice.or_else(|| advise(refusal.code, &refusal.message));
             refusal.message = format!("cannot push {name}: {}", refusal.message);
             Err(refusal.into())
         }

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use crate::{CredentialError, SourceSnippet};
+use crate::{Advice, CredentialError, SourceSnippet};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -47,7 +47,7 @@ pub enum BuildError {
     #[error(transparent)]
     Protocol(#[from] ProtocolFailure),
     /// Something did not happen in time.
-    #[error("{what} did not happen within {} s", after.as_secs_f64())]
+    #[error("gave up after {} s of waiting for {what}", after.as_secs_f64())]
     Timeout {
         /// What was waited for, with the address where there is one.
         what: String,
@@ -108,16 +108,30 @@ impl BuildError {
                 "start Docker (dockerd) or buildkitd, or name an endpoint with --addr, BUILDKIT_HOST or DOCKER_HOST"
                     .to_owned(),
             ),
-            Self::Dockerfile(e) => e.hint.clone(),
             Self::Auth { .. } => {
                 Some("check the entry of that registry in the Docker config file, or run `docker login`".to_owned())
             }
             Self::TooOld(e) => Some(format!("leave {} out, or use a daemon with {} or later", e.option, e.needs)),
-            Self::Refused(e) => e.hint.clone(),
-            Self::SessionLost(_) => {
-                Some("the daemon may have been restarted or the link cut; the build can be tried again".to_owned())
+            Self::Dockerfile(DockerfileFailure { hint: Some(hint), .. }) | Self::Refused(Refusal { hint: Some(hint), .. }) => {
+                Some(hint.clone())
             }
+            Self::Dockerfile(_) | Self::Refused(_) | Self::Step(_) => self.advice().map(ToString::to_string),
+            Self::SessionLost(e) => Some(e.advice.as_ref().map_or_else(
+                || "the daemon may have been restarted or the link cut; the build can be tried again".to_owned(),
+                ToString::to_string,
+            )),
             Self::Timeout { .. } => Some("check that the address belongs to a BuildKit or Docker daemon".to_owned()),
+            _ => None,
+        }
+    }
+
+    /// What is known about the failure beyond what the daemon said; [`hint`](Self::hint) has its words.
+    pub fn advice(&self) -> Option<&Advice> {
+        match self {
+            Self::Dockerfile(e) => e.advice.as_ref(),
+            Self::Step(e) => e.advice.as_ref(),
+            Self::Refused(e) => e.advice.as_ref(),
+            Self::SessionLost(e) => e.advice.as_ref(),
             _ => None,
         }
     }
@@ -320,8 +334,10 @@ pub struct DockerfileFailure {
     pub message: String,
     /// Where, innermost first.
     pub snippets: Vec<SourceSnippet>,
-    /// What to do, when that is known.
+    /// What to do, when that is known; else what [`advice`](Self::advice) says.
     pub hint: Option<String>,
+    /// What is known beyond that.
+    pub advice: Option<Advice>,
 }
 
 impl DockerfileFailure {
@@ -331,6 +347,7 @@ impl DockerfileFailure {
             message: message.into(),
             snippets,
             hint: None,
+            advice: None,
         }
     }
 
@@ -338,6 +355,12 @@ impl DockerfileFailure {
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+    /// Sets what is known beyond the message; the default is nothing.
+    #[must_use]
+    pub fn advise(mut self, advice: Option<Advice>) -> Self {
+        self.advice = advice;
         self
     }
 }
@@ -359,6 +382,8 @@ pub struct StepFailure {
     pub snippets: Vec<SourceSnippet>,
     /// Its last lines of output, at most [`limits::LOG_TAIL_LINES`](crate::limits::LOG_TAIL_LINES).
     pub log_tail: Vec<String>,
+    /// What is known beyond that.
+    pub advice: Option<Advice>,
 }
 
 impl StepFailure {
@@ -380,8 +405,10 @@ pub struct Refusal {
     pub code: i32,
     /// What the daemon said.
     pub message: String,
-    /// What to do, when that is known.
+    /// What to do, when that is known; else what [`advice`](Self::advice) says.
     pub hint: Option<String>,
+    /// What is known beyond that.
+    pub advice: Option<Advice>,
 }
 
 impl Refusal {
@@ -398,6 +425,7 @@ impl Refusal {
             code,
             message: message.into(),
             hint: None,
+            advice: None,
         }
     }
 
@@ -405,6 +433,12 @@ impl Refusal {
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+    /// Sets what is known beyond the message; the default is nothing.
+    #[must_use]
+    pub fn advise(mut self, advice: Option<Advice>) -> Self {
+        self.advice = advice;
         self
     }
 }
@@ -418,6 +452,8 @@ pub struct SessionLost {
     pub address: String,
     /// What was seen.
     pub reason: String,
+    /// What is known beyond that.
+    pub advice: Option<Advice>,
     /// The transport's own error.
     #[source]
     pub source: Option<BoxError>,
@@ -429,6 +465,7 @@ impl SessionLost {
         Self {
             address: address.into(),
             reason: reason.into(),
+            advice: None,
             source: None,
         }
     }
@@ -437,6 +474,12 @@ impl SessionLost {
     #[must_use]
     pub fn caused_by(mut self, source: impl Into<BoxError>) -> Self {
         self.source = Some(source.into());
+        self
+    }
+    /// Sets what is known beyond the message; the default is nothing.
+    #[must_use]
+    pub fn advise(mut self, advice: Option<Advice>) -> Self {
+        self.advice = advice;
         self
     }
 }

@@ -5,6 +5,7 @@
 //! [`BuildError`] that says who is at fault. Third parties can implement the trait without pulling in gRPC:
 //! `examples/third_party.rs` shows one.
 
+mod advice;
 mod archive;
 mod attest;
 mod builder;
@@ -36,6 +37,7 @@ mod tokens;
 mod trace;
 mod transfer;
 
+pub use advice::Advice;
 pub use archive::{Archive, ArchiveReader};
 pub use attest::{Annotation, AnnotationScope, Attestation, ProvenanceMode};
 pub use bk_fsync::policy::{

@@ -1,6 +1,6 @@
 //! Exit codes: what a script may rely on. The numbers are those of `docker buildx` where it has one.
 
-use bk_client::{BuildError, Fault, Refusal};
+use bk_client::{Advice, BuildError, Fault, Refusal};
 
 /// The build succeeded, or help was asked for.
 pub(crate) const SUCCESS: u8 = 0;
@@ -24,6 +24,7 @@ pub(crate) fn of(error: &BuildError) -> u8 {
         BuildError::Cancelled => CANCELLED,
         BuildError::Refused(e) if e.code == Refusal::INTERNAL => INTERNAL,
         BuildError::Refused(e) if e.code == Refusal::RESOURCE_EXHAUSTED => RESOURCES,
+        BuildError::Refused(e) if e.advice.as_ref().is_some_and(Advice::is_about_resources) => RESOURCES,
         BuildError::Protocol(_) => INTERNAL,
         e if e.fault() == Fault::Program => INTERNAL,
         _ => FAILURE,

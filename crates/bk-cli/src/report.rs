@@ -47,11 +47,12 @@ fn rendered(whose: &str, error: &BuildError, with_log: bool) -> String {
     let mut cause = error.source();
     while let Some(e) = cause {
         let why = e.to_string();
-        // Some errors of other crates repeat their source; once is enough.
+        // Errors that say more than their own level repeat their sources; once is enough.
         if !said.contains(&why) {
             text.push_str(&format!("  because: {}\n", neutralise(&why).trim_end()));
+            said.push('\n');
+            said.push_str(&why);
         }
-        said = why;
         cause = e.source();
     }
     if let Some(hint) = error.hint() {

@@ -24,6 +24,7 @@ use bk_fsync::{
 use crate::{
     service::stream::chain,
     sources::{CONTEXT, DOCKERFILE, Source, Sources},
+    unsent::{unreadable, unsent},
 };
 
 /// The names that the frontend looks for when none is given.
@@ -194,16 +195,10 @@ impl ContextTar {
 pub fn explain_tar_error(error: TarError, root: Option<&Path>) -> Option<BuildError> {
     let at = |path: &str| root.unwrap_or(Path::new("")).join(path);
     match error {
-        TarError::File(e) => Some(
-            LocalFailure::new(at(&e.path), chain(&e.fault))
-                .caused_by(e)
-                .into(),
-        ),
-        TarError::List(WalkError::Io { action, path, source }) => Some(
-            LocalFailure::new(at(&path), format!("cannot {action}: {source}"))
-                .caused_by(source)
-                .into(),
-        ),
+        TarError::File(e) => Some(unsent(at(&e.path), e.fault).into()),
+        TarError::List(WalkError::Io { action, path, source }) => {
+            Some(unreadable(at(&path), action, source).into())
+        }
         TarError::List(WalkError::Filter(e)) => {
             Some(InputError::new("the ignore file", chain(&e), "").into())
         }
@@ -331,7 +326,9 @@ pub(crate) fn local(source: &Source, name: &str, what: &str, error: io::Error) -
     } else {
         at(source, &show(name.as_bytes()))
     };
-    LocalFailure::new(path, format!("{what}: {error}"))
-        .caused_by(error)
-        .into()
+    let mut failure = LocalFailure::new(path, format!("{what}: {error}"));
+    if error.kind() == io::ErrorKind::PermissionDenied {
+        failure = failure.hint("make it readable for the user who builds");
+    }
+    failure.caused_by(error).into()
 }

@@ -29,12 +29,13 @@ mod sources;
 mod text;
 mod token;
 mod tunnel;
+mod unsent;
 
 pub use archive::ArchiveStream;
 pub use content::Contents;
 pub use context::{
     Absence, ContextDifference, ContextSize, ContextView, Deciding, Differs, LintFinding, LintKind, Need,
-    Needs, Why, WhyNot, explain_absence,
+    Needs, Why, WhyNot, explain_failure,
 };
 pub use context_tar::{ContextTar, explain_tar_error};
 pub use docker_config::DockerConfig;

@@ -160,6 +160,11 @@ impl Sources {
                         )
                         .into());
                 }
+                if path.is_dir() {
+                    return Err(LocalFailure::new(path, "is a directory, not a Dockerfile")
+                        .hint("name the file in it with -f")
+                        .into());
+                }
                 let dir = path
                     .parent()
                     .filter(|p| !p.as_os_str().is_empty())

@@ -15,7 +15,7 @@ use bk_proto::{
     id::Id,
     rpc_status::Status as RpcStatus,
 };
-use bk_session::explain_absence;
+use bk_session::explain_failure;
 use bytes::Bytes;
 use tokio::{sync::watch, time::timeout};
 use tonic::{Code, Request, Status, metadata::MetadataValue};
@@ -111,7 +111,7 @@ async fn run(
         Err(Failure::Status(status)) => {
             let name = filename.as_deref().unwrap_or("Dockerfile");
             let error = classify::solve_failure(&status, &fold, &info.address, name);
-            Err(explain_absence(&request, failures.explain(error)).await)
+            Err(explain_failure(&request, failures.explain(error)).await)
         }
     }
 }

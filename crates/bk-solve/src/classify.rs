@@ -1,14 +1,12 @@
 //! From a failed call to an error that says who is at fault.
 
 use bk_build::{
-    BuildError, DockerfileFailure, InputError, LineRange, Refusal, SessionLost, SourceSnippet, StepFailure,
+    Advice, BuildError, DockerfileFailure, InputError, LineRange, Refusal, SessionLost, SourceSnippet,
+    StepFailure,
 };
 use tonic::{Code, Status};
 
-use crate::{channel::chain, details::ErrorDetails, fold::StatusFold};
-
-/// What the image store of an engine decides.
-const CONTAINERD_ONLY: &str = "Docker Engine has this with its containerd image store only";
+use crate::{advise, channel::chain, details::ErrorDetails, fold::StatusFold};
 
 /// Sorts the failure of a Solve. `filename` names the Dockerfile for daemons that say only a line.
 pub(crate) fn solve_failure(status: &Status, fold: &StatusFold, address: &str, filename: &str) -> BuildError {
@@ -38,7 +36,15 @@ pub(crate) fn transport_failure(status: &Status, address: &str) -> Option<BuildE
         None if status.message().starts_with(NOT_READY) => "the connection had ended before".to_owned(),
         None => return None,
     };
-    Some(SessionLost::new(address, text).into())
+    let advice = is_go_away(&text).then_some(Advice::GoAway);
+    Some(SessionLost::new(address, text).advise(advice).into())
+}
+
+/// Whether the other side ended a connection by its own will, in the words of Go's HTTP/2 or of ours.
+fn is_go_away(text: &str) -> bool {
+    ["GOAWAY", "connection error received"]
+        .iter()
+        .any(|words| text.contains(words))
 }
 
 /// Sorts a failure by its text and details: all that Docker's `/build` gives, and most of what older daemons say.
@@ -50,7 +56,7 @@ pub fn message_failure(
     address: &str,
     filename: &str,
 ) -> BuildError {
-    let text = &without_refs(strip(message));
+    let text = &without_ids(&without_refs(&strip(message)));
     let failed = details
         .vertex
         .as_deref()
@@ -69,10 +75,24 @@ pub fn message_failure(
             step.name.clone_from(&vertex.name);
             step.log_tail = fold.log_tail(&vertex.id);
         }
+        let clipped = failed.is_some_and(|vertex| fold.is_clipped(&vertex.id));
+        step.advice = advise::of_step(text, exit_code, &step.log_tail, clipped);
         return Box::new(step).into();
     }
+    if text.contains("no active sessions") {
+        return Refusal::new(code, text.clone())
+            .advise(Some(Advice::NeedsSession))
+            .into();
+    }
+    if is_go_away(text) {
+        return SessionLost::new(address, text)
+            .advise(Some(Advice::GoAway))
+            .into();
+    }
     if text.contains("no active session") || text.contains("session ") && text.contains("not found") {
-        return SessionLost::new(address, text).into();
+        return SessionLost::new(address, text)
+            .advise(Some(Advice::NoSession))
+            .into();
     }
     // The last four are what this client answers when a daemon asks.
     const AUTH: [&str; 10] = [
@@ -93,17 +113,30 @@ pub fn message_failure(
             source: None,
         };
     }
+    let advice = advise::of_message(code, text);
+    // Whatever instruction it happened to, it is not the Dockerfile that is wrong.
+    if matches!(
+        advice,
+        Some(
+            Advice::DaemonDiskFull
+                | Advice::DaemonMemory
+                | Advice::RateLimit
+                | Advice::MissingEntitlement { .. }
+                | Advice::ForbiddenEntitlement { .. }
+        )
+    ) {
+        return Refusal::new(code, text.clone()).advise(advice).into();
+    }
     if text.contains("illegal exclusion pattern") || text.contains("syntax error in pattern") {
         return InputError::new("the ignore file", text.clone(), "").into();
     }
     if text.contains("context canceled") && details.snippets.is_empty() {
         return BuildError::Cancelled;
     }
-    const DOCKERFILE: [&str; 10] = [
+    const DOCKERFILE: [&str; 9] = [
         "dockerfile parse error",
         "Dockerfile parse error",
         "failed to read dockerfile",
-        "failed to create LLB definition",
         "failed to compute cache key",
         "failed to calculate checksum",
         "failed to parse",
@@ -111,7 +144,9 @@ pub fn message_failure(
         "unknown instruction",
         "failed to process",
     ];
-    if !details.snippets.is_empty() || DOCKERFILE.iter().any(|d| text.contains(d)) {
+    // What old daemons say before everything that their frontend has to say.
+    let by_frontend = message.contains("failed to create LLB definition");
+    if !details.snippets.is_empty() || by_frontend || DOCKERFILE.iter().any(|d| text.contains(d)) {
         let mut snippets = details.snippets;
         if snippets.is_empty() {
             // Old daemons say only the line; the file's text is the daemon's to show, so none is shown.
@@ -126,42 +161,68 @@ pub fn message_failure(
                 )
             }));
         }
-        let mut failure = DockerfileFailure::new(text.clone(), snippets);
+        let mut failure =
+            DockerfileFailure::new(text.clone(), snippets).advise(advice.or_else(|| advise::of_image(text)));
         if text.contains("failed to read dockerfile") {
             failure = failure.hint("name the Dockerfile with -f, or add one to the context");
         } else if text.contains("not found") && (text.contains("cache key") || text.contains("checksum")) {
             failure = failure.hint("the path is not in the context, or an ignore pattern leaves it out");
-        } else if text.contains("unknown scheme oci-layout") {
-            failure = failure.hint(CONTAINERD_ONLY);
-        } else if text.contains("failed to resolve source metadata") && text.contains("dial tcp") {
-            failure = failure.hint("the daemon cannot reach the registry of that image");
         }
         return failure.into();
     }
-    let refusal = Refusal::new(code, text.clone());
-    let no_exporter = text.contains("exporter \"") && text.contains("could not be found");
-    if no_exporter || text.contains("unknown cache exporter") || text.contains("unknown scheme oci-layout") {
-        return refusal.hint(CONTAINERD_ONLY).into();
-    }
-    if text.contains("no space left on device") {
-        return refusal
-            .hint("the daemon's disk is full; free space with `docker builder prune`")
-            .into();
-    }
-    refusal.into()
+    let advice = advice.or_else(|| advise::of_image(text));
+    Refusal::new(code, text.clone()).advise(advice).into()
 }
 
-/// A daemon's message without the prefixes that only name the call.
-fn strip(message: &str) -> &str {
+/// A daemon's message without the words that only name the calls it came through.
+fn strip(message: &str) -> String {
     let mut text = message;
-    for prefix in [
-        "failed to solve: ",
-        "failed to solve with frontend dockerfile.v0: ",
-        "rpc error: code = Unknown desc = ",
-    ] {
-        text = text.strip_prefix(prefix).unwrap_or(text);
+    loop {
+        let before = text;
+        for prefix in [
+            "failed to solve: ",
+            "failed to solve with frontend dockerfile.v0: ",
+            "failed to solve with frontend gateway.v0: ",
+            "failed to build LLB: ",
+        ] {
+            text = text.strip_prefix(prefix).unwrap_or(text);
+        }
+        text = text.strip_prefix(CALL).unwrap_or(text);
+        // It says as much as that the Dockerfile was read.
+        text = text
+            .strip_prefix("failed to create LLB definition: ")
+            .unwrap_or(text);
+        if text.len() == before.len() {
+            return text.replace(CALL, "");
+        }
     }
-    text
+}
+
+/// What gRPC puts before the words of the other side.
+const CALL: &str = "rpc error: code = Unknown desc = ";
+
+/// A message without the ids of sessions and builds, 25 letters and digits, which tell a user nothing.
+fn without_ids(text: &str) -> String {
+    let is_id = |word: &str| {
+        word.len() == 25
+            && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+            && word.bytes().any(|b| b.is_ascii_digit())
+    };
+    let mut out = String::with_capacity(text.len());
+    for (at, word) in text.split(' ').enumerate() {
+        let bare = word.trim_end_matches([':', ',']);
+        if is_id(bare) {
+            let kept = out.strip_suffix(" for").or_else(|| out.strip_suffix(" session"));
+            out.truncate(kept.map_or(out.len(), str::len));
+            out.push_str(word.get(bare.len()..).unwrap_or_default());
+            continue;
+        }
+        if at > 0 {
+            out.push(' ');
+        }
+        out.push_str(word);
+    }
+    out
 }
 
 /// A message without the daemon's internal references (` of ref <id>::<id>`), which tell a user nothing.
@@ -239,7 +300,19 @@ mod tests {
             sort("no active session for abc: context deadline exceeded").fault(),
             Fault::Network
         );
-        assert!(matches!(sort("write: no space left on device"), BuildError::Refused(r) if r.hint.is_some()));
+        let e = sort("write: no space left on device");
+        assert!(
+            matches!(&e, BuildError::Refused(_)) && e.hint().is_some(),
+            "{e:?}"
+        );
+        assert_eq!(
+            sort("no active session for 0p3vj0b6a8l5d9u4x2y7z1q3w: late").to_string(),
+            "lost the daemon at unix:///x: no active session: late"
+        );
+        assert_eq!(
+            sort("x: http2: server sent GOAWAY").advice(),
+            Some(&Advice::GoAway)
+        );
         let e = sort(r#"failed to compute cache key: "/x" not found: not found"#);
         assert!(e.hint().is_some_and(|h| h.contains("ignore pattern")), "{e:?}");
         assert_eq!(sort("context canceled").fault(), Fault::Cancelled);

@@ -17,7 +17,7 @@ use bk_proto::control::{
 };
 use prost_types::Timestamp;
 
-use crate::limits::LOG_TAIL_BYTES;
+use crate::{advise, limits::LOG_TAIL_BYTES};
 
 /// Folds the Status messages of one build.
 #[derive(Debug, Default)]
@@ -29,6 +29,8 @@ pub struct StatusFold {
 struct Known {
     vertex: Vertex,
     tail: VecDeque<u8>,
+    /// Whether the daemon left a part of the output out.
+    clipped: bool,
 }
 
 impl StatusFold {
@@ -79,6 +81,11 @@ impl StatusFold {
         let surplus = lines.len().saturating_sub(build_limits::LOG_TAIL_LINES);
         lines.drain(..surplus);
         lines
+    }
+
+    /// Whether the daemon said that it left out a part of what a vertex wrote.
+    pub fn is_clipped(&self, id: &str) -> bool {
+        self.vertices.get(id).is_some_and(|k| k.clipped)
     }
 
     /// The shared key text of a vertex, so that its logs do not each hold a copy.
@@ -149,6 +156,7 @@ impl StatusFold {
     fn log(&mut self, wire: VertexLog) -> LogChunk {
         let id = self.intern(wire.vertex);
         if let Some(known) = self.vertices.get_mut(&id) {
+            known.clipped |= advise::is_clipped(&wire.msg);
             let keep = &wire.msg[wire.msg.len().saturating_sub(LOG_TAIL_BYTES)..];
             known.tail.extend(keep);
             let surplus = known.tail.len().saturating_sub(LOG_TAIL_BYTES);

@@ -3,6 +3,7 @@
 //! Both backends run the same build and differ only in how bytes reach the daemon: they implement [`Dialer`]. What a
 //! daemon says is untrusted: it is decoded with limits and sorted into [`bk_build::BuildError`] by fault.
 
+mod advise;
 mod call;
 mod channel;
 mod classify;
@@ -18,6 +19,7 @@ mod places;
 mod requires;
 mod solve;
 
+pub use advise::of_message as advise;
 pub use call::call;
 pub use channel::{Channel, chain};
 pub use classify::message_failure;

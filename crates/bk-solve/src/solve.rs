@@ -19,7 +19,7 @@ use bk_proto::{
     id::Id,
 };
 use bk_session::{
-    Contents, Extras, RunningSession, Session, SessionConfig, Sources, TunnelSender, explain_absence,
+    Contents, Extras, RunningSession, Session, SessionConfig, Sources, TunnelSender, explain_failure,
 };
 use tokio::{
     sync::watch,
@@ -227,7 +227,7 @@ pub async fn run(
             contents.abandon().await;
             let name = filename.as_deref().unwrap_or("Dockerfile");
             let error = failures.explain(classify::solve_failure(&status, &fold, &address, name));
-            let error = explain_absence(&request, error).await;
+            let error = explain_failure(&request, error).await;
             Err(match (error, lost) {
                 // The daemon's own words tell at best that something was cancelled or unavailable.
                 (BuildError::Refused(refusal), Some(reason)) => {

@@ -13,7 +13,7 @@ mod upload;
 
 use bk_build::{BuildError, BuildEvent, BuildOutcome, BuildRequest, EventSink, ImageBuilder, TransferReport};
 use bk_session::{
-    ArchiveStream, ContextTar, Exports, Extras, Session, SessionConfig, Sources, explain_absence,
+    ArchiveStream, ContextTar, Exports, Extras, Session, SessionConfig, Sources, explain_failure,
 };
 use bk_solve::{ImageExporter, exporters, limits::CLOSE_GRACE};
 use http::Method;
@@ -211,7 +211,7 @@ async fn ask(
 async fn explained<T>(request: &BuildRequest, result: Result<T, BuildError>) -> Result<T, BuildError> {
     match result {
         Ok(done) => Ok(done),
-        Err(e) => Err(explain_absence(request, e).await),
+        Err(e) => Err(explain_failure(request, e).await),
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::{fmt, io, path::PathBuf, sync::atomic::AtomicBool};
 
-use bk_build::{BuildError, BuildRequest, DockerfileFailure};
+use bk_build::BuildError;
 use bk_fsync::{
     SendObserver, Utf8Policy, Warning,
     entry::Kind,
@@ -30,10 +30,31 @@ pub enum Absence {
         /// By which pattern.
         by: Option<Deciding>,
     },
-    /// It is a directory that is there, and all that is in it is left out or it holds nothing.
+    /// It is a directory that is there, and all that is in it is left out.
     Empty {
         /// The path from the root of the context.
         path: Vec<u8>,
+    },
+    /// The directory that it should be in is there, and holds nothing at all.
+    Hollow {
+        /// As it was asked for.
+        asked: Vec<u8>,
+        /// The directory, from the root of the context.
+        directory: Vec<u8>,
+    },
+    /// There is nothing, and nothing like it.
+    Nothing {
+        /// As it was asked for.
+        asked: Vec<u8>,
+        /// The directory that is the context.
+        root: Option<PathBuf>,
+    },
+    /// The instruction takes it from another stage or an image, which does not have it.
+    NotInStage {
+        /// As it was asked for.
+        asked: String,
+        /// The name of the stage or image in the instruction.
+        stage: String,
     },
     /// It is there with other capitals.
     OtherCase {
@@ -88,6 +109,25 @@ impl fmt::Display for Absence {
             Self::Empty { path } => {
                 write!(f, "`{}` is there, but nothing in it is sent", show(path))
             }
+            Self::Hollow { asked, directory } => write!(
+                f,
+                "there is no `{}`: the directory `{}` is empty",
+                show(asked),
+                show(directory)
+            ),
+            Self::Nothing { asked, root } => {
+                write!(f, "there is no `{}` in ", show(asked))?;
+                match root {
+                    Some(root) => write!(f, "{}, nor a name like it", root.display()),
+                    None => write!(f, "the context, nor a name like it"),
+                }
+            }
+            Self::NotInStage { asked, stage } => {
+                write!(
+                    f,
+                    "`{stage}`, which the instruction copies from, has no `{asked}`"
+                )
+            }
             Self::OtherCase { asked, there } => {
                 write!(
                     f,
@@ -119,87 +159,6 @@ impl fmt::Display for Absence {
             }
         }
     }
-}
-
-/// Adds to a failure what the context has to say, if it is that a source of an instruction was not found in a context of
-/// `request` that is on this machine. Whatever goes wrong on the way changes nothing. Files are looked at on a blocking
-/// thread.
-pub async fn explain_absence(request: &BuildRequest, mut error: BuildError) -> BuildError {
-    if let BuildError::Dockerfile(failure) = &mut error
-        && let Some(asked) = missing_path(&failure.message)
-    {
-        let (request, asked, line) = (request.clone(), asked.to_owned(), instruction(failure));
-        let looking = tokio::task::spawn_blocking(move || look(&request, &asked, line));
-        if let Ok(Some(absence)) = looking.await {
-            failure.hint = Some(absence.to_string());
-        }
-    }
-    error
-}
-
-/// Looks for the reason; `line` is the instruction, where the daemon says which one it is.
-fn look(request: &BuildRequest, asked: &str, line: Option<String>) -> Option<Absence> {
-    let from = line.as_deref().and_then(|line| {
-        let word = line.split_whitespace().find_map(|w| w.strip_prefix("--from="))?;
-        Some(word.to_owned())
-    });
-    // The files of stages and images are not here.
-    if from
-        .as_ref()
-        .is_some_and(|name| !request.named_contexts.contains_key(name))
-    {
-        return None;
-    }
-    let view = ContextView::of(request, from.as_deref()).ok()?;
-    // Old daemons do not say which instruction it is: one of those that need this path of the context.
-    let line = match line {
-        Some(line) => line,
-        None => {
-            let mut needs = view.needs().instructions.iter();
-            needs
-                .find(|need| need.paths.iter().any(|p| p == asked))?
-                .text
-                .clone()
-        }
-    };
-    let outside = line
-        .split_whitespace()
-        .find(|word| word.starts_with("../"))
-        .filter(|word| clean(word.as_bytes()).starts_with(b"../"));
-    match outside {
-        Some(word) => Some(Absence::Outside {
-            asked: word.to_owned(),
-            root: view.root().map(PathBuf::from),
-        }),
-        None => view.absence(asked.as_bytes()).ok()?,
-    }
-}
-
-/// The path that a daemon did not find, from its words: the first in quotes that begins with a slash.
-fn missing_path(message: &str) -> Option<&str> {
-    if !message.contains("not found") {
-        return None;
-    }
-    let start = message.find("\"/")? + 1;
-    let rest = message.get(start..)?;
-    rest.get(..rest.find('"')?)
-}
-
-/// The lines of the instruction that failed, as one.
-fn instruction(failure: &DockerfileFailure) -> Option<String> {
-    let snippet = failure.snippets.first()?;
-    let range = snippet.ranges.first()?;
-    let (start, end) = (
-        usize::try_from(range.start).ok()?,
-        usize::try_from(range.end).ok()?,
-    );
-    let text = String::from_utf8_lossy(&snippet.data);
-    let lines: Vec<&str> = text
-        .lines()
-        .skip(start.checked_sub(1)?)
-        .take(end.checked_sub(start)? + 1)
-        .collect();
-    Some(lines.join(" ").replace('\\', " "))
 }
 
 struct Quiet;
@@ -248,11 +207,34 @@ impl ContextView {
         if let Some(there) = self.other_case(&asked) {
             return Ok(Some(Absence::OtherCase { asked, there }));
         }
+        if let Some(directory) = self.hollow(&asked) {
+            return Ok(Some(Absence::Hollow { asked, directory }));
+        }
         let there = self.similar(&asked)?;
-        Ok(match there.is_empty() {
-            true => None,
-            false => Some(Absence::Similar { asked, there }),
-        })
+        Ok(Some(match there.is_empty() {
+            // A pattern may match what is not looked for here.
+            true if asked.iter().any(|b| b"*?[\\".contains(b)) => return Ok(None),
+            true => Absence::Nothing {
+                asked,
+                root: self.root().map(PathBuf::from),
+            },
+            false => Absence::Similar { asked, there },
+        }))
+    }
+
+    /// The deepest directory on the way, if it is empty.
+    fn hollow(&self, asked: &[u8]) -> Option<Vec<u8>> {
+        let (mut dir, _) = parent(asked);
+        while !dir.is_empty() {
+            if let Ok(mut open) = self.dir(dir) {
+                return open
+                    .list()
+                    .is_ok_and(|list| list.is_empty())
+                    .then(|| dir.to_vec());
+            }
+            (dir, _) = parent(dir);
+        }
+        None
     }
 
     /// The first symbolic link on the way, if it leads nowhere.

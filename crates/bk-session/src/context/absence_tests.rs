@@ -2,9 +2,9 @@
 
 use std::{fs, path::Path};
 
-use bk_build::{LineRange, NamedContext, SourceSnippet};
+use bk_build::{BuildError, BuildRequest, DockerfileFailure, LineRange, NamedContext, SourceSnippet};
 
-use super::*;
+use super::super::explain_failure;
 
 /// What the hint becomes after a daemon has not found `path` for the last line of the Dockerfile.
 async fn hint(dir: &Path, line: &str, message: &str) -> Option<String> {
@@ -19,7 +19,7 @@ async fn hint(dir: &Path, line: &str, message: &str) -> Option<String> {
         Vec::new()
     };
     let error = DockerfileFailure::new(message, snippets).into();
-    match explain_absence(&request, error).await {
+    match explain_failure(&request, error).await {
         BuildError::Dockerfile(failure) => failure.hint,
         other => panic!("{other:?}"),
     }
@@ -112,9 +112,28 @@ async fn the_context_says_why() {
     )
     .await;
     assert!(old.is_some_and(|said| said.contains("README.md")));
+    for (line, path, said) in [
+        (
+            "COPY nothing-like-it /",
+            "/nothing-like-it",
+            format!(
+                "there is no `nothing-like-it` in {}, nor a name like it",
+                dir.display()
+            ),
+        ),
+        (
+            "COPY --from=stage x /",
+            "/x",
+            "`stage`, which the instruction copies from, has no `/x`".to_owned(),
+        ),
+    ] {
+        assert_eq!(
+            hint(&dir, line, &missing(path)).await.as_deref(),
+            Some(&*said),
+            "{line}"
+        );
+    }
     for (line, message) in [
-        ("COPY nothing-like-it /", missing("/nothing-like-it")),
-        ("COPY --from=stage x /", missing("/x")),
         ("COPY x /", "something else failed".to_owned()),
         ("COPY x /", "the target \"x\" was not found".to_owned()),
     ] {

@@ -4,6 +4,7 @@
 
 mod absence;
 mod digest;
+mod explain;
 mod lint;
 mod needs;
 mod secrets;
@@ -12,8 +13,9 @@ mod view;
 mod why;
 mod words;
 
-pub use absence::{Absence, explain_absence};
+pub use absence::Absence;
 pub use digest::{ContextDifference, Differs};
+pub use explain::explain_failure;
 pub use lint::{LintFinding, LintKind};
 pub use needs::{Need, Needs};
 pub use sizes::ContextSize;

@@ -60,6 +60,8 @@ pub struct ContextView {
     policies: FilePolicies,
     /// The Dockerfile, if it lies on this machine.
     dockerfile: Option<PathBuf>,
+    /// Its name in its source, and its text.
+    text: (String, Vec<u8>),
     /// What is walked when nothing is needed.
     empty: MemoryTree,
 }
@@ -142,6 +144,7 @@ impl ContextView {
             need_filters,
             policies: request.files.clone(),
             dockerfile: beside.root.as_ref().map(|root| root.join(name)),
+            text: (name.to_owned(), text),
             empty: MemoryTree::new(),
             source,
         })
@@ -174,6 +177,7 @@ impl ContextView {
             need_filters: Vec::new(),
             policies: FilePolicies::default(),
             dockerfile: None,
+            text: Default::default(),
             empty: MemoryTree::new(),
         })
     }
@@ -186,6 +190,11 @@ impl ContextView {
     /// The Dockerfile, if it lies on this machine.
     pub fn dockerfile(&self) -> Option<&Path> {
         self.dockerfile.as_deref()
+    }
+
+    /// The Dockerfile's name in its source, and its text.
+    pub(super) fn dockerfile_text(&self) -> (&str, &[u8]) {
+        (&self.text.0, &self.text.1)
     }
 
     /// The ignore file that holds, if there is one.

@@ -19,8 +19,8 @@ use std::{
 };
 
 use bk_build::{
-    AskedFor, BuildError, BuildEvent, EventSink, InputError, LocalFailure, SentShare, Transfer,
-    TransferDetails, TransferReport, Warning, WarningKind,
+    AskedFor, BuildError, BuildEvent, EventSink, InputError, LocalFailure, ProtocolFailure, SentShare,
+    Transfer, TransferDetails, TransferReport, Warning, WarningKind,
 };
 use bk_fsync::{
     FilterOptions, SendError, SendObserver, SendOptions, SendReport, Share, Warning as FileWarning,
@@ -39,6 +39,7 @@ use crate::{
     limits::{MAX_MESSAGE, MAX_WARNINGS, OUTBOUND_PACKETS, PROGRESS_INTERVAL},
     session::SessionState,
     sources::{Source, Sources},
+    unsent::{unreadable, unsent},
 };
 
 /// Adds the service that sends files.
@@ -236,18 +237,12 @@ impl Running {
     fn blame(&self, error: SendError) -> Option<BuildError> {
         let at = |path: &str| locate(self.root.as_deref(), OsStr::new(path));
         match error {
-            SendError::File(e) => {
-                let path = at(&e.path);
-                Some(LocalFailure::new(path, chain(&e.fault)).caused_by(e).into())
+            SendError::File(e) => Some(unsent(at(&e.path), e.fault).into()),
+            SendError::List(WalkError::Io { action, path, source }) => {
+                Some(unreadable(at(&path), action, source).into())
             }
-            SendError::List(WalkError::Io { action, path, source }) => Some(
-                LocalFailure::new(at(&path), format!("cannot {action}: {source}"))
-                    .caused_by(source)
-                    .into(),
-            ),
-            SendError::List(WalkError::Filter(e)) => {
-                Some(InputError::new("the ignore file or a path of the Dockerfile", chain(&e), "").into())
-            }
+            SendError::List(WalkError::Filter(e)) => Some(InputError::new(BAD_LIST, chain(&e), "").into()),
+            SendError::Protocol(e) => Some(ProtocolFailure::new(chain(&e)).into()),
             SendError::List(e) => {
                 let root = at("");
                 Some(LocalFailure::new(root, chain(&e)).caused_by(e).into())
@@ -264,6 +259,9 @@ impl Running {
         }
     }
 }
+
+/// What an input error is about when the daemon asked with a pattern that cannot be read.
+pub(crate) const BAD_LIST: &str = "the ignore file or a path of the Dockerfile";
 
 /// Where a file of a source lies on this machine, as far as that is known.
 fn locate(root: Option<&Path>, path: &OsStr) -> PathBuf {

@@ -238,7 +238,10 @@ impl Transfer<'_> {
         if regular && file.stat.linkname.is_empty() {
             match same {
                 Some(old) => (file.size, file.digest, file.head) = (old.size, old.digest, old.head.clone()),
-                None => self.request(id),
+                None => {
+                    self.vanish(&path)?;
+                    self.request(id);
+                }
             }
         }
         if self.entries.len() == 1 {
@@ -299,6 +302,19 @@ impl Transfer<'_> {
             show(&stat.linkname)
         );
         Err(broken(&text))
+    }
+
+    /// Removes the file behind an entry, where the script says so.
+    fn vanish(&self, path: &[u8]) -> Result<(), Status> {
+        for fault in &self.script.faults {
+            if let Fault::Vanish { entry, file } = fault
+                && entry == path
+            {
+                let failed = |e| Status::internal(format!("{}: cannot be removed: {e}", file.display()));
+                std::fs::remove_file(file).map_err(failed)?;
+            }
+        }
+        Ok(())
     }
 
     fn request(&mut self, id: u32) {

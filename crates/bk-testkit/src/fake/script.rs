@@ -1,6 +1,6 @@
 //! What a fake daemon is told to do, and to do wrong.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use super::History;
 
@@ -137,6 +137,13 @@ pub enum Fault {
     /// Progress of every hostile kind: vertices that complete before they start, unknown inputs, control bytes, times
     /// out of range, logs of unknown streams.
     OddProgress,
+    /// A file of this machine is removed after its entry has arrived and before it is asked for.
+    Vanish {
+        /// The path of the entry.
+        entry: Vec<u8>,
+        /// The file.
+        file: PathBuf,
+    },
     /// A warning with its place in the Dockerfile.
     Warn(String),
 }
