@@ -31,7 +31,7 @@ fn a_file_that_cannot_be_read_is_named() {
             snapshots.check(name, variant, &scene.run(&["build", "-q", "."]));
         };
         let closed = |scene: &Scene, name: &str| {
-            let none = fs::Permissions::from_mode(0);
+            let none = fs::Permissions::from_mode(0o000);
             fs::set_permissions(scene.path(name), none).expect("ours");
         };
         check("local-unreadable-file", &|scene| {

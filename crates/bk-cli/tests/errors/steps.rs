@@ -100,7 +100,7 @@ fn an_interrupt_is_told_as_such() {
         let mut output = child.wait_with_output().expect("an end");
         // What was drawn of the step depends on the moment.
         let at = rest.find("ERROR: ").expect("a report");
-        output.stderr = rest[at..].as_bytes().to_vec();
+        output.stderr = rest.as_bytes()[at..].to_vec();
         snapshots.check("cancelled", variant, &scene.report(&["build", "."], &output));
         target.passed("errors::an_interrupt_is_told_as_such");
     }
