@@ -64,14 +64,12 @@ fn bk(arguments: &[&str]) -> Command {
     for name in [
         "BUILDKIT_HOST",
         "DOCKER_HOST",
-        "BK_BACKEND",
         "BUILDKIT_PROGRESS",
         "BUILDX_BAKE_FILE",
         "BUILDX_BAKE_ENTITLEMENTS_FS",
         "BUILDKIT_COLORS",
         "NO_COLOR",
         "CLICOLOR_FORCE",
-        "BK_CONFIG",
         "XDG_CONFIG_HOME",
         "GITHUB_ACTIONS",
         "GITLAB_CI",
@@ -86,6 +84,12 @@ fn bk(arguments: &[&str]) -> Command {
         "HOME",
     ] {
         command.env_remove(name);
+    }
+    // Settings of whoever runs the tests.
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("BK_") {
+            command.env_remove(name);
+        }
     }
     command
 }

@@ -75,12 +75,20 @@ fn every_command_has_examples_and_all_of_them_are_understood() {
                  spaces before each line and before what is said about it"
             );
         }
+        let of_ours = |line: &String| {
+            words(line)
+                .iter()
+                .any(|words| words.first().is_some_and(|word| word == "bk"))
+        };
+        assert!(
+            examples.is_empty() || examples.iter().any(of_ours),
+            "no example of `{name}` begins with bk"
+        );
         for line in examples {
             let ours: Vec<_> = words(&line)
                 .into_iter()
                 .filter(|words| words.first().is_some_and(|word| word == "bk"))
                 .collect();
-            assert!(!ours.is_empty(), "an example of `{name}` without bk: {line}");
             for words in ours {
                 match Cli::try_parse_from(words) {
                     Ok(_) => {}

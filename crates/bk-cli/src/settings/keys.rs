@@ -37,6 +37,21 @@ const NOT_IN_FILES: &[&str] = &["no-config"];
 /// what a weaker source says about the others.
 const ALTERNATIVES: &[&[&str]] = &[&["progress", "quiet"], &["call", "check"], &["addr", "builder"]];
 
+/// Options that name a daemon, and what a file may say about the daemon that it has in mind: a certificate must not be shown
+/// to another one that somebody names.
+const DAEMON: (&[&str], &[&str]) = (
+    &["addr", "builder"],
+    &[
+        "backend",
+        "tls",
+        "tlscacert",
+        "tlscert",
+        "tlsdir",
+        "tlskey",
+        "tlsservername",
+    ],
+);
+
 /// Variables of other programs that stand for an option, and the commands where they do; `""` is every command. They are
 /// read where the option is used: here they only count as a source that is stronger than files.
 const FOREIGN: &[(&str, &str, &[&str])] = &[
@@ -236,6 +251,15 @@ pub(super) fn alternatives(command: &Command, key: &Key) -> Vec<String> {
         .collect()
 }
 
+/// What a file says about a daemon, which does not count when a stronger source names one by this option.
+pub(super) fn belongings(key: &Key) -> &'static [&'static str] {
+    let (naming, belongings) = DAEMON;
+    match naming.contains(&&*key.name) {
+        true => belongings,
+        false => &[],
+    }
+}
+
 /// Variables of other programs for an option of a command, the strongest first.
 pub(super) fn foreign(path: &[String], name: &str) -> impl Iterator<Item = &'static str> {
     let first = path.first().map(String::as_str).unwrap_or_default();
@@ -302,7 +326,7 @@ mod tests {
                 "bk {command} --{name}"
             );
         }
-        for name in NOT_IN_FILES {
+        for name in NOT_IN_FILES.iter().chain(DAEMON.0).chain(DAEMON.1) {
             assert!(build.iter().any(|n| n == name), "--{name}");
         }
     }

@@ -232,17 +232,27 @@ impl Settings {
     }
 }
 
-/// Takes away what is weaker than another option that means the same.
+/// Takes away what is weaker than another option that means the same, and what files say of another daemon.
 fn displace(command: &Command, all: &mut [Setting]) {
     for rank in 0..Source::Default.rank() {
-        let strong: Vec<(String, Vec<String>)> = all
+        let strong: Vec<(String, Vec<String>, &[&str])> = all
             .iter()
             .filter(|setting| setting.is_on() && setting.strongest().is_some_and(|s| s.source.rank() == rank))
-            .map(|setting| (setting.dotted.clone(), keys::alternatives(command, &setting.key)))
+            .map(|setting| {
+                let others = keys::alternatives(command, &setting.key);
+                (setting.dotted.clone(), others, keys::belongings(&setting.key))
+            })
             .collect();
-        for (by, others) in strong {
-            for setting in all.iter_mut().filter(|s| others.contains(&s.key.name)) {
-                let weak = |said: &Said| said.source.rank() > rank && said.source != Source::Default;
+        for (by, others, belongings) in strong {
+            for setting in all.iter_mut() {
+                let any = others.contains(&setting.key.name);
+                let of_files = belongings.contains(&&*setting.key.name);
+                let weak = |said: &Said| {
+                    let from_file = matches!(said.source, Source::File { .. });
+                    said.source.rank() > rank
+                        && said.source != Source::Default
+                        && (any || of_files && from_file)
+                };
                 let gone: Vec<_> = setting
                     .said
                     .iter()

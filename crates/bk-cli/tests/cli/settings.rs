@@ -259,6 +259,39 @@ fn an_option_overrules_weaker_ones_that_mean_the_same() {
 }
 
 #[test]
+fn who_names_a_daemon_does_not_show_it_what_belongs_to_another() {
+    let places = Places::new(
+        "",
+        "addr = \"tcp://h:1\"\nbackend = \"buildkitd\"\ntlscert = \"c\"\ntlskey = \"k\"\ndocker-route = \"h2c\"\n",
+    );
+    let keys = ["addr", "backend", "builder", "tlscert", "tlskey", "docker-route"];
+    assert_eq!(
+        places.explained(&keys, &["."], &[("BK_BACKEND", "auto")]),
+        "addr = \"tcp://h:1\"  # ~/.config/bk/bk.toml:1\n\
+         backend = \"auto\"  # BK_BACKEND, over ~/.config/bk/bk.toml:2\n\
+         docker-route = \"h2c\"  # ~/.config/bk/bk.toml:5\n\
+         tlscert = \"~/.config/bk/c\"  # ~/.config/bk/bk.toml:3\n\
+         tlskey = \"~/.config/bk/k\"  # ~/.config/bk/bk.toml:4\n"
+    );
+    for (arguments, variables, row) in [
+        (
+            &["--addr", "tcp://other:1", "."][..],
+            &[][..],
+            "addr = \"tcp://other:1\"  # command line, over ~/.config/bk/bk.toml:1\n",
+        ),
+        (
+            &["."],
+            &[("DOCKER_HOST", "tcp://other:1")],
+            "addr = \"tcp://other:1\"  # DOCKER_HOST, over ~/.config/bk/bk.toml:1\n",
+        ),
+        (&["--builder", "b", "."], &[], "builder = \"b\"  # command line\n"),
+    ] {
+        let rows = format!("{row}docker-route = \"h2c\"  # ~/.config/bk/bk.toml:5\n");
+        assert_eq!(places.explained(&keys, arguments, variables), rows);
+    }
+}
+
+#[test]
 fn a_build_obeys_its_settings() {
     let (daemon, places) = (fake(Script::healthy()), Places::new("", ""));
     let iid = places.home.path().join("iid");
