@@ -8,7 +8,7 @@ use bk_build::{
     EventSink, ImageBuilder, InputError, Inspected, Warning, WarningKind,
 };
 use bk_proto::Id;
-use bk_solve::{Dialer, ImageExporter, SolveOptions, with_start_and_end};
+use bk_solve::{Dialer, ImageExporter, SolveOptions, with_retries, with_start_and_end};
 use bollard::Docker;
 
 use crate::{
@@ -113,19 +113,11 @@ impl DockerBackend {
             // Nobody takes the pushes out of what is added later.
             options = options.pushes(push::keeps_manifests(self).await?);
         }
-        let (endpoint, info) = (self.endpoint.clone(), self.info());
-        let mut outcome = match self.route {
-            DockerRoute::H2c => {
-                let dialer = H2c { endpoint, info };
-                Box::pin(bk_solve::run(&dialer, &options, request, build_ref, events)).await?
-            }
-            DockerRoute::Build => build::by_session(self, request, build_ref, events).await?,
-            DockerRoute::Tar => build::by_upload(self, request, build_ref, events).await?,
-            DockerRoute::Auto | DockerRoute::Grpc => {
-                let dialer = Grpc { endpoint, info };
-                Box::pin(bk_solve::run(&dialer, &options, request, build_ref, events)).await?
-            }
-        };
+        let options = &options;
+        let mut outcome = with_retries(request, build_ref, events, |request, build_ref, events| {
+            Box::pin(async move { self.attempt(options, request, &build_ref, &events).await })
+        })
+        .await?;
         if matches!(self.route, DockerRoute::Build | DockerRoute::Tar) {
             let why = "the Docker routes build and tar cannot ask for it; the routes grpc and h2c can";
             outcome.inspected = Inspected::missing(inspect, why);
@@ -143,6 +135,29 @@ impl DockerBackend {
             DockerRoute::H2c => Some(Arc::new(H2c { endpoint, info })),
             DockerRoute::Build | DockerRoute::Tar => None,
             DockerRoute::Auto | DockerRoute::Grpc => Some(Arc::new(Grpc { endpoint, info })),
+        }
+    }
+
+    /// Builds once.
+    async fn attempt(
+        &self,
+        options: &SolveOptions,
+        request: BuildRequest,
+        build_ref: &str,
+        events: &EventSink,
+    ) -> Result<BuildOutcome, BuildError> {
+        let (endpoint, info) = (self.endpoint.clone(), self.info());
+        match self.route {
+            DockerRoute::H2c => {
+                let dialer = H2c { endpoint, info };
+                Box::pin(bk_solve::run(&dialer, options, request, build_ref, events)).await
+            }
+            DockerRoute::Build => build::by_session(self, request, build_ref, events).await,
+            DockerRoute::Tar => build::by_upload(self, request, build_ref, events).await,
+            DockerRoute::Auto | DockerRoute::Grpc => {
+                let dialer = Grpc { endpoint, info };
+                Box::pin(bk_solve::run(&dialer, options, request, build_ref, events)).await
+            }
         }
     }
 

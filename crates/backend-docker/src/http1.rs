@@ -121,7 +121,13 @@ pub(crate) async fn forward(
 pub(crate) fn lost(address: &str, error: SendError) -> BuildError {
     match error {
         SendError::Invalid(e) => BuildError::Misuse(format!("the request cannot be sent: {e}")),
-        SendError::Transport(e) => SessionLost::new(address, chain(&e)).caused_by(e).into(),
+        SendError::Transport(e) => {
+            let kind = bk_solve::loss_kind(&e);
+            SessionLost::new(address, chain(&e))
+                .kind(kind)
+                .caused_by(e)
+                .into()
+        }
     }
 }
 

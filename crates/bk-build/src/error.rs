@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use crate::{Advice, CredentialError, SourceSnippet};
+use crate::{Advice, CredentialError, LastSeen, SessionLost, SourceSnippet, Stalled};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -43,6 +43,9 @@ pub enum BuildError {
     /// The session or the connection ended in the middle of the build.
     #[error(transparent)]
     SessionLost(#[from] SessionLost),
+    /// Nothing at all came from the daemon for too long, although it was asked for a sign of life.
+    #[error(transparent)]
+    Stalled(#[from] Stalled),
     /// The daemon sent something that its protocol does not allow.
     #[error(transparent)]
     Protocol(#[from] ProtocolFailure),
@@ -90,7 +93,9 @@ impl BuildError {
         match self {
             Self::Input(_) | Self::Dockerfile(_) => Fault::User,
             Self::Local(_) => Fault::Local,
-            Self::Connect(_) | Self::SessionLost(_) | Self::Timeout { .. } => Fault::Network,
+            Self::Connect(_) | Self::SessionLost(_) | Self::Stalled(_) | Self::Timeout { .. } => {
+                Fault::Network
+            }
             Self::TooOld(_) | Self::Refused(_) | Self::Protocol(_) => Fault::Daemon,
             Self::Auth { .. } => Fault::Registry,
             Self::Step(_) => Fault::Step,
@@ -112,6 +117,13 @@ impl BuildError {
                 Some("check the entry of that registry in the Docker config file, or run `docker login`".to_owned())
             }
             Self::TooOld(e) => Some(format!("leave {} out, or use a daemon with {} or later", e.option, e.needs)),
+            Self::SessionLost(SessionLost { seen, .. }) | Self::Stalled(Stalled { seen, .. }) if seen.exporting => {
+                Some("it had begun to export: see whether the result is there before the build is tried again".to_owned())
+            }
+            Self::Stalled(_) => Some(
+                "its machine or the link may be overloaded, or its process stopped; --stall-timeout sets how long to wait"
+                    .to_owned(),
+            ),
             Self::Dockerfile(DockerfileFailure { hint: Some(hint), .. }) | Self::Refused(Refusal { hint: Some(hint), .. }) => {
                 Some(hint.clone())
             }
@@ -121,6 +133,24 @@ impl BuildError {
                 ToString::to_string,
             )),
             Self::Timeout { .. } => Some("check that the address belongs to a BuildKit or Docker daemon".to_owned()),
+            _ => None,
+        }
+    }
+
+    /// What was known of the daemon when it was lost or had stalled; `None` for other errors.
+    pub fn last_seen(&self) -> Option<&LastSeen> {
+        match self {
+            Self::SessionLost(e) => Some(&e.seen),
+            Self::Stalled(e) => Some(&e.seen),
+            _ => None,
+        }
+    }
+
+    /// The same, to be changed.
+    pub fn last_seen_mut(&mut self) -> Option<&mut LastSeen> {
+        match self {
+            Self::SessionLost(e) => Some(&mut e.seen),
+            Self::Stalled(e) => Some(&mut e.seen),
             _ => None,
         }
     }
@@ -139,7 +169,7 @@ impl BuildError {
     /// Whether the same build may succeed when it is tried again without any change.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Connect(_) | Self::SessionLost(_) | Self::Timeout { .. } => true,
+            Self::Connect(_) | Self::SessionLost(_) | Self::Stalled(_) | Self::Timeout { .. } => true,
             Self::Refused(e) => e.code == Refusal::UNAVAILABLE || e.code == Refusal::RESOURCE_EXHAUSTED,
             _ => false,
         }
@@ -433,47 +463,6 @@ impl Refusal {
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
-        self
-    }
-    /// Sets what is known beyond the message; the default is nothing.
-    #[must_use]
-    pub fn advise(mut self, advice: Option<Advice>) -> Self {
-        self.advice = advice;
-        self
-    }
-}
-
-/// The session or the connection ended in the middle of the build.
-#[derive(Debug, thiserror::Error)]
-#[error("lost the daemon at {address}: {reason}")]
-#[non_exhaustive]
-pub struct SessionLost {
-    /// The endpoint.
-    pub address: String,
-    /// What was seen.
-    pub reason: String,
-    /// What is known beyond that.
-    pub advice: Option<Advice>,
-    /// The transport's own error.
-    #[source]
-    pub source: Option<BoxError>,
-}
-
-impl SessionLost {
-    /// The connection to `address` ended as `reason` says.
-    pub fn new(address: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self {
-            address: address.into(),
-            reason: reason.into(),
-            advice: None,
-            source: None,
-        }
-    }
-
-    /// Sets the cause; the default is none.
-    #[must_use]
-    pub fn caused_by(mut self, source: impl Into<BoxError>) -> Self {
-        self.source = Some(source.into());
         self
     }
     /// Sets what is known beyond the message; the default is nothing.

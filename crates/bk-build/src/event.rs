@@ -51,6 +51,17 @@ pub enum BuildEvent {
     Transfer(Transfer),
     /// The daemon asked for the credentials of a registry.
     Credentials(CredentialUse),
+    /// The daemon was lost and the whole build begins again. Steps that ran have ended before, as cancelled.
+    Retrying {
+        /// How many times it was begun again, this time included; from 1.
+        retry: u32,
+        /// How many times it may be.
+        of: u32,
+        /// Why: the error's text.
+        error: String,
+        /// The reference under which the daemon knows the build from now on.
+        build_ref: String,
+    },
     /// The build ended. Always the last event of a build that was not dropped.
     Completed {
         /// When, by our clock.
@@ -66,6 +77,15 @@ impl BuildEvent {
     /// The version of the serialised form. It changes when something that was there is gone or means something else;
     /// kinds and members may be added without a change.
     pub const SCHEMA: u32 = 1;
+
+    /// What [`Retrying`](Self::Retrying) tells, as the warning that displays show; `None` for other events.
+    pub fn retry_warning(&self) -> Option<Warning> {
+        let Self::Retrying { retry, of, error, .. } = self else {
+            return None;
+        };
+        let text = format!("{error}; the build begins again ({retry} of {of})");
+        Some(Warning::new(WarningKind::Client, text))
+    }
 }
 
 /// A vertex of the build graph (a step, a source, an export) in its latest state.

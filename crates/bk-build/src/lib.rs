@@ -18,9 +18,11 @@ mod frontend;
 mod headers;
 mod inspect;
 pub mod limits;
+mod loss;
 mod named;
 mod outcome;
 mod output;
+mod patience;
 mod policy_verifier;
 mod request;
 mod secret;
@@ -57,7 +59,7 @@ pub use credentials::{
 };
 pub use error::{
     Attempt, BuildError, ConnectError, DaemonTooOld, DockerfileFailure, Fault, InputError, LocalFailure,
-    ProtocolFailure, Refusal, SessionLost, StepFailure,
+    ProtocolFailure, Refusal, StepFailure,
 };
 pub use event::{
     BuildEvent, CredentialGiven, CredentialUse, LogChunk, LogStream, ProgressGroup, StatusUpdate, Transfer,
@@ -66,11 +68,13 @@ pub use event::{
 pub use frontend::{Entitlement, Frontend};
 pub use headers::CallHeaders;
 pub use inspect::{Inspect, Inspected, Missing, PlatformImage, Provenance};
+pub use loss::{LastSeen, LossKind, SessionLost, Stalled};
 pub use named::{NamedContext, OciReference, context_name, is_remote};
 pub use outcome::{BuildOutcome, Descriptor, ExportReport, TransferReport};
 pub use output::{
     Compression, ImageLoader, Loaded, Output, OutputKind, ResultInfo, ResultStream, Sink, WriterFactory,
 };
+pub use patience::Patience;
 pub use policy_verifier::{PolicyDecision, PolicyGit, PolicyHttp, PolicyImage, PolicySource, PolicyVerifier};
 pub use request::{BuildRequest, Context, Dockerfile};
 pub use secret::{SecretBytes, SecretError, SecretProvider, SecretSource};

@@ -1,5 +1,7 @@
 //! Tuned numbers of the contract, each with its unit and reason.
 
+use std::time::Duration;
+
 /// Events that wait in a channel made by [`EventSink::channel`](crate::EventSink::channel) when the caller has
 /// no opinion. A status message of a daemon folds into a few dozen events at most; 256 lets the reader run ahead
 /// of a terminal without holding more than a few hundred KiB of log bytes.
@@ -19,6 +21,10 @@ pub const LOG_TAIL_LINE_BYTES: usize = 4096;
 /// Largest secret that is passed to a daemon, in bytes: what Go's client allows, so that no build works with one of
 /// them only.
 pub const MAX_SECRET_BYTES: usize = 500 * 1024;
+
+/// How long nothing at all may come from a daemon before a build gives up. A daemon that lives answers a ping at once, also
+/// one whose machine is busy; two minutes let a machine be moved, a link come back and a slow link drain what it holds.
+pub const STALL_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// How many builds of a set run at the same time unless the program says otherwise. The daemon shares its own processors
 /// among them.

@@ -12,8 +12,8 @@ use bytes::Bytes;
 
 use crate::{
     Annotation, Archive, Attestation, Cache, CallHeaders, CredentialProvider, Entitlement, Frontend,
-    InputError, Inspect, NamedContext, Output, OutputKind, PolicyVerifier, SecretProvider, SecretSource,
-    SessionExporter, Sink, SourcePolicy, SshForward, StepOptions, TraceContext, cache, named,
+    InputError, Inspect, NamedContext, Output, OutputKind, Patience, PolicyVerifier, SecretProvider,
+    SecretSource, SessionExporter, Sink, SourcePolicy, SshForward, StepOptions, TraceContext, cache, named,
 };
 
 /// One build: a context, a Dockerfile and what to do with them. Only the context is mandatory.
@@ -91,6 +91,8 @@ pub struct BuildRequest {
     pub headers: CallHeaders,
     /// The trace that the daemon's spans of this build belong to. Default: the client's, else none.
     pub trace: Option<TraceContext>,
+    /// What is done about a daemon that falls silent or is lost. Default: see there.
+    pub patience: Patience,
 }
 
 impl BuildRequest {
@@ -129,6 +131,7 @@ impl BuildRequest {
             frontend_attrs: BTreeMap::new(),
             headers: CallHeaders::new(),
             trace: None,
+            patience: Patience::default(),
         }
     }
 

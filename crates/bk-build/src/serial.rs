@@ -177,6 +177,12 @@ mod tests {
             BuildEvent::Warning(warning),
             BuildEvent::Transfer(transfer),
             BuildEvent::Credentials(CredentialUse::new("h", "config.json", CredentialGiven::Token)),
+            BuildEvent::Retrying {
+                retry: 1,
+                of: 2,
+                error: "lost".to_owned(),
+                build_ref: "s".to_owned(),
+            },
             BuildEvent::Completed { at, error: None },
         ];
         let lines: Vec<_> = events
@@ -194,6 +200,7 @@ mod tests {
                 r#"{"event":"warning","kind":{"skipped_file":"a/socket"},"short":"left out","source":{"filename":"Dockerfile","data":"RlJPTSB4","ranges":[{"start":1,"end":1}]}}"#,
                 r#"{"event":"transfer","source":"context","transfer":1,"report":{"entries":0,"offered_bytes":0,"requested_files":0,"sent_files":0,"sent_bytes":3,"skipped":0,"changed":0}}"#,
                 r#"{"event":"credentials","host":"h","source":"config.json","given":"token"}"#,
+                r#"{"event":"retrying","retry":1,"of":2,"error":"lost","build_ref":"s"}"#,
                 r#"{"event":"completed","at":"2023-11-14T22:13:20.12Z"}"#,
             ]
         );

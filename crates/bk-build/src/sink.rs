@@ -12,7 +12,10 @@ use crate::{BuildEvent, limits};
 /// builder wait, which is harmless for the session (files and health checks do not wait for events) but delays further
 /// events.
 #[derive(Clone)]
-pub struct EventSink(Kind);
+pub struct EventSink(Kind, Option<Observer>);
+
+/// Sees each event before it is delivered.
+type Observer = Arc<dyn Fn(&BuildEvent) + Send + Sync>;
 
 #[derive(Clone)]
 enum Kind {
@@ -24,19 +27,19 @@ enum Kind {
 impl EventSink {
     /// Drops every event.
     pub fn discard() -> Self {
-        Self(Kind::Discard)
+        Self(Kind::Discard, None)
     }
 
     /// Calls `f` for each event, on the task that runs the build: `f` must return quickly and must not block.
     pub fn from_fn(f: impl Fn(BuildEvent) + Send + Sync + 'static) -> Self {
-        Self(Kind::Function(Arc::new(f)))
+        Self(Kind::Function(Arc::new(f)), None)
     }
 
     /// A sink and its receiver with room for `capacity` events (at least 1);
     /// [`limits::EVENT_CHANNEL_CAPACITY`] is a good value.
     pub fn channel(capacity: usize) -> (Self, EventReceiver) {
         let (sender, receiver) = mpsc::channel(capacity.max(1));
-        (Self(Kind::Channel(sender)), EventReceiver(receiver))
+        (Self(Kind::Channel(sender), None), EventReceiver(receiver))
     }
 
     /// [`channel`](Self::channel) with the default capacity.
@@ -44,8 +47,25 @@ impl EventSink {
         Self::channel(limits::EVENT_CHANNEL_CAPACITY)
     }
 
+    /// The same sink, with `see` called for each event before it is delivered, on the task that delivers: it must return
+    /// quickly and must not block. Of several, the one that was added last sees an event first.
+    #[must_use]
+    pub fn observed(&self, see: impl Fn(&BuildEvent) + Send + Sync + 'static) -> Self {
+        let inner = self.1.clone();
+        let both = move |event: &BuildEvent| {
+            see(event);
+            if let Some(inner) = &inner {
+                inner(event);
+            }
+        };
+        Self(self.0.clone(), Some(Arc::new(both)))
+    }
+
     /// Delivers one event, waiting while a channel is full.
     pub async fn emit(&self, event: BuildEvent) {
+        if let Some(see) = &self.1 {
+            see(&event);
+        }
         match &self.0 {
             Kind::Discard => {}
             Kind::Function(f) => f(event),
@@ -56,6 +76,9 @@ impl EventSink {
 
     /// Delivers one event unless a channel is full; says whether it was taken. For readings that the next one replaces.
     pub fn try_emit(&self, event: BuildEvent) -> bool {
+        if let Some(see) = &self.1 {
+            see(&event);
+        }
         match &self.0 {
             Kind::Discard => true,
             Kind::Function(f) => {
@@ -112,6 +135,20 @@ mod tests {
         assert!(matches!(events.recv().await, Some(BuildEvent::Completed { .. })));
         drop(sink);
         assert!(events.recv().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn observers_see_what_is_delivered() {
+        let (sink, mut events) = EventSink::channel(1);
+        let seen = Arc::new(std::sync::Mutex::new(String::new()));
+        let note = |name: &'static str| {
+            let seen = seen.clone();
+            move |_: &BuildEvent| seen.lock().expect("no panic").push_str(name)
+        };
+        let sink = sink.observed(note("a")).observed(note("b"));
+        sink.emit(done()).await;
+        assert!(events.recv().await.is_some());
+        assert_eq!(*seen.lock().expect("no panic"), "ba");
     }
 
     #[tokio::test]

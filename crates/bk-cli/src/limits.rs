@@ -6,16 +6,17 @@ use std::time::Duration;
 /// daemon's own limit for a Dockerfile is far below.
 pub(crate) const STDIN_DOCKERFILE_BYTES: u64 = 16 * 1024 * 1024;
 
-/// How long a cancelled build may take to tell the daemon and to draw its last lines. Long enough for a loaded daemon,
-/// short enough for a person who pressed Ctrl-C.
-pub(crate) const CANCEL_GRACE: Duration = Duration::from_secs(5);
+/// How long a cancelled build may take to tell the daemon and to draw its last lines. All that is done on this machine takes
+/// milliseconds; the daemon is told by the end of its connections, and nobody waits for its answer.
+pub(crate) const CANCEL_GRACE: Duration = Duration::from_millis(1200);
 
-/// How long the whole program may take to end after it was asked to. More than [`CANCEL_GRACE`], so that a report can
-/// follow; it bounds the case that nobody reads that report.
-pub(crate) const EXIT_GRACE: Duration = Duration::from_secs(6);
+/// How long the whole program may take to end after it was asked to: with [`SHUTDOWN_GRACE`] the two seconds within which a
+/// cancelled program is gone, whatever the daemon does. More than [`CANCEL_GRACE`], so that a report can follow; it bounds the
+/// case that nobody reads that report.
+pub(crate) const EXIT_GRACE: Duration = Duration::from_millis(1800);
 
 /// How long the runtime may take to end after everything is done: only a blocked terminal or disk could need it.
-pub(crate) const SHUTDOWN_GRACE: Duration = Duration::from_millis(500);
+pub(crate) const SHUTDOWN_GRACE: Duration = Duration::from_millis(300);
 
 /// Threads that run the session and the build: one for each would do; file reads have threads of their own.
 pub(crate) const WORKER_THREADS: usize = 2;

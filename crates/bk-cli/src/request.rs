@@ -20,7 +20,7 @@ use bk_progress::Mode;
 
 use crate::{
     access,
-    args::{BuildArgs, CtxTarArgs, Progress, ProgressArgs},
+    args::{BuildArgs, CtxTarArgs, PatienceArgs, Progress, ProgressArgs},
     limits::STDIN_DOCKERFILE_BYTES,
     outputs, policies,
 };
@@ -120,6 +120,7 @@ pub(crate) fn request(args: &BuildArgs, around: &impl Surroundings) -> Result<Bu
         around.warn(&line);
     }
     request.pull = args.cache.pull;
+    patience(&args.patience, &mut request);
     request.files = policies::policies(&args.files, around)?;
     access::add(&mut request, &args.access, around)?;
     // Before standard input is read: nobody should type a Dockerfile only to hear of a bad tag.
@@ -130,6 +131,12 @@ pub(crate) fn request(args: &BuildArgs, around: &impl Surroundings) -> Result<Bu
     }
     request.dockerfile = dockerfile(args.source.file.as_deref(), remote, around)?;
     Ok(request)
+}
+
+/// What is done about a daemon that falls silent or is lost.
+pub(crate) fn patience(args: &PatienceArgs, request: &mut BuildRequest) {
+    request.patience.stall = Some(args.stall_timeout).filter(|after| !after.is_zero());
+    request.patience.retries = args.retries;
 }
 
 /// What `bk ctx tar` is about: a build of the directory.

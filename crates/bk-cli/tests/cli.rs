@@ -31,6 +31,8 @@ mod engines;
 #[cfg(unix)]
 #[path = "cli/fake.rs"]
 mod fake;
+#[path = "cli/faults.rs"]
+mod faults;
 #[path = "cli/input.rs"]
 mod input;
 #[cfg(unix)]

@@ -14,3 +14,16 @@ pub const STDERR_GRACE: Duration = Duration::from_millis(200);
 /// Files of certificates and keys that are larger are refused; the certificates of all authorities that people trust are a
 /// few hundred KiB.
 pub const MAX_PEM: u64 = 4 << 20;
+
+/// Idle time on a TCP connection after which the system probes the peer. What Docker's own client uses.
+pub const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// How far apart the probes are.
+pub const TCP_PROBE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How many probes go unanswered before the connection is dead: with the others 90 s after the peer has vanished.
+pub const TCP_PROBES: u32 = 6;
+
+/// How long sent bytes may stay unconfirmed by the peer's system before the connection is dead. Probes are sent into silence
+/// only; this bounds the other case, in which Linux alone would wait a quarter of an hour.
+pub const TCP_UNCONFIRMED: Duration = Duration::from_secs(90);

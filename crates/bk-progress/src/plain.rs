@@ -365,6 +365,11 @@ impl<W: Write> Renderer for Plain<W> {
                 }
             }
             BuildEvent::Warning(w) => self.warning(w),
+            BuildEvent::Retrying { .. } => {
+                if let Some(warning) = event.retry_warning() {
+                    self.warning(&warning);
+                }
+            }
             // Our own counts of a transfer repeat what the daemon's status says of it.
             _ => {}
         }

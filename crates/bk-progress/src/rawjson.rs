@@ -36,6 +36,7 @@ impl<W: Write> RawJson<W> {
 
 impl<W: Write> Renderer for RawJson<W> {
     fn event(&mut self, event: &BuildEvent) -> io::Result<()> {
+        let retry = event.retry_warning();
         let message = match event {
             // The same is told by the event of its end, which follows.
             BuildEvent::VertexStarted(v) if v.completed.is_some() => return Ok(()),
@@ -57,6 +58,10 @@ impl<W: Write> Renderer for RawJson<W> {
             },
             BuildEvent::Warning(w) => Message {
                 warnings: Some([w.into()]),
+                ..Message::default()
+            },
+            BuildEvent::Retrying { .. } => Message {
+                warnings: retry.as_ref().map(|w| [w.into()]),
                 ..Message::default()
             },
             _ => return Ok(()),

@@ -51,6 +51,14 @@ pub const TUNNEL_CHUNK: usize = 256 * 1024;
 /// Tunnel messages that wait for the control connection.
 pub const TUNNEL_QUEUE: usize = 4;
 
+/// Silence on a connection after which it is asked whether the other side is there. Longer than the daemon's health checks
+/// are apart (5 s; 1 s in old ones), so that a healthy session is never asked; short enough to keep routers from forgetting
+/// the connection.
+pub const PING_INTERVAL: Duration = Duration::from_secs(20);
+
+/// How long the answer to a ping may take where silence has no bound: it is asked then only to keep the way open.
+pub const PING_DEADLINE_UNWATCHED: Duration = Duration::from_secs(30 * 24 * 3600);
+
 /// How long the end of a session waits for its tasks. They stop by themselves within one chunk of a file; the bound is
 /// for a disk that blocks.
 pub const CLOSE_GRACE: Duration = Duration::from_secs(2);

@@ -29,6 +29,7 @@ use crate::{
     exports::Exports,
     extras::Extras,
     limits,
+    pings::Pings,
     service::{
         auth, content,
         dispatch::{Dispatch, Services},
@@ -55,6 +56,8 @@ pub struct SessionConfig {
     pub contents: Contents,
     /// Who adds results when the build is done. Default: nobody.
     pub later: Option<LaterOutputs>,
+    /// How the daemon is asked whether it is still there. Default: [`Pings::default`].
+    pub pings: Pings,
 }
 
 impl SessionConfig {
@@ -68,7 +71,15 @@ impl SessionConfig {
             exports: Exports::default(),
             contents: Contents::default(),
             later: None,
+            pings: Pings::default(),
         }
+    }
+
+    /// Sets how the daemon is asked whether it is still there; the default is [`Pings::default`].
+    #[must_use]
+    pub fn pings(mut self, pings: Pings) -> Self {
+        self.pings = pings;
+        self
     }
 
     /// Sets the results that are taken; the default is none.
@@ -141,11 +152,13 @@ pub struct Session {
     dispatch: Dispatch,
     state: Arc<SessionState>,
     owner: TaskOwner,
+    pings: Pings,
 }
 
 /// What a session has seen, shared by its services.
 #[derive(Default)]
 pub(crate) struct SessionState {
+    health: Arc<health::LastAsked>,
     local_failure: Mutex<Option<BuildError>>,
     not_utf8: Mutex<Option<PathBuf>>,
     report: Mutex<SessionReport>,
@@ -261,7 +274,7 @@ impl Session {
             .collect();
         let owner = TaskOwner::in_span(tracing::Span::current());
         let mut services = Services::default();
-        health::serve(&mut services);
+        health::serve(&mut services, state.health.clone());
         auth::serve(
             &mut services,
             config.credentials,
@@ -290,6 +303,7 @@ impl Session {
             dispatch: services.finish(),
             state,
             owner,
+            pings: config.pings,
         }
     }
 
@@ -321,6 +335,8 @@ impl Session {
         let mut server = http2::Builder::new(owner.executor());
         server
             .timer(TokioTimer::new())
+            .keep_alive_interval(self.pings.interval)
+            .keep_alive_timeout(self.pings.deadline)
             .initial_stream_window_size(limits::STREAM_WINDOW)
             .initial_connection_window_size(limits::CONNECTION_WINDOW)
             .max_concurrent_streams(limits::MAX_CONCURRENT_STREAMS)
@@ -411,6 +427,11 @@ impl RunningSession {
     /// Why the connection ended, when it has ended by itself.
     pub fn end_reason(&self) -> Option<Arc<str>> {
         self.ended.borrow().clone()
+    }
+
+    /// How long ago the daemon last asked for the health of this session; `None` when it never did.
+    pub fn health_age(&self) -> Option<Duration> {
+        self.state.health.age()
     }
 
     /// What explains failures of this session's build, also after the session was closed.

@@ -4,10 +4,11 @@
 //! frontend solve through the gateway and returns what that gave. Without the return the build would wait for ever; it
 //! is sent whatever happened, and dropping the future ends the build as always.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use bk_build::{
-    BuildError, BuildRequest, Call, CallAnswer, EventSink, Frontend, InputError, ProtocolFailure,
+    BuildError, BuildRequest, Call, CallAnswer, EventSink, Frontend, InputError, LossKind, ProtocolFailure,
+    SessionLost, Stalled,
 };
 use bk_proto::{
     control::SolveRequest,
@@ -17,18 +18,22 @@ use bk_proto::{
 };
 use bk_session::explain_failure;
 use bytes::Bytes;
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::{oneshot, watch},
+    time::timeout,
+};
 use tonic::{Code, Request, Status, metadata::MetadataValue};
 use tracing::{Instrument as _, info_span};
 
 use crate::{
+    begin::{Begun, prepare},
     channel::Channel,
     classify,
     dial::Dialer,
     fold::StatusFold,
     limits::{CLOSE_GRACE, JOB_ATTEMPTS, MAX_MESSAGE, SESSION_END_GRACE},
     requires,
-    solve::{Begun, SolveOptions, client, follow_status, prepare, with_start_and_end},
+    solve::{SolveOptions, client, follow_status, lost_session, with_seen, with_start_and_end},
 };
 
 /// Names the build that a gateway call belongs to.
@@ -84,34 +89,60 @@ async fn run(
         session,
         solve,
         filename,
+        watch,
     } = prepared.begin(dialer, options, &mut request, build_ref).await?;
     let (frame, question) = split(solve, call);
     let failures = session.failures();
 
     let mut fold = StatusFold::new();
     let (solved, when_solved) = watch::channel(false);
+    let (gone, when_gone) = oneshot::channel::<()>();
+    let stall = request.patience.stall;
     let solving = async {
         let asking = drive(&channel, build_ref, frame, question);
-        let result = asking.instrument(info_span!("bk.call", call = %call)).await;
+        let asking = asking.instrument(info_span!("bk.call", call = %call));
+        let result = tokio::select! {
+            biased;
+            result = asking => result,
+            reason = lost_session(&session) => Err(Failure::Session(reason)),
+            () = watch.silence(stall) => Err(Failure::Stalled),
+        };
+        let seen = watch.seen(session.health_age());
         session.close(CLOSE_GRACE).await;
         solved.send_replace(true);
-        result
+        if let Err(Failure::Session(_) | Failure::Stalled) = &result {
+            // Nothing more will be told.
+            gone.send(()).ok();
+        }
+        (result, seen)
     };
-    let (result, ()) = tokio::join!(
-        solving,
-        follow_status(&channel, build_ref, &mut fold, events, when_solved)
-            .instrument(info_span!("bk.status"))
-    );
+    let following = async {
+        tokio::select! {
+            biased;
+            Ok(()) = when_gone => {}
+            () = follow_status(&channel, build_ref, &mut fold, events, when_solved).instrument(info_span!("bk.status")) => {}
+        }
+    };
+    let ((result, seen), ()) = tokio::join!(solving, following);
     match result {
         Ok(metadata) => Ok(CallAnswer::from_metadata(metadata)?),
         Err(Failure::Protocol(text)) => Err(ProtocolFailure::new(text).into()),
+        Err(Failure::Session(reason)) => {
+            let lost = SessionLost::new(&info.address, reason.to_string()).kind(LossKind::Session);
+            Err(with_seen(failures.explain(lost.into()), seen))
+        }
+        Err(Failure::Stalled) => {
+            let stalled = Stalled::new(&info.address, stall.unwrap_or_default());
+            Err(with_seen(stalled.into(), seen))
+        }
         Err(Failure::Status(status)) if status.message().contains(UNSUPPORTED) => {
             Err(requires::unknown_call(call, &info))
         }
         Err(Failure::Status(status)) => {
             let name = filename.as_deref().unwrap_or("Dockerfile");
             let error = classify::solve_failure(&status, &fold, &info.address, name);
-            Err(explain_failure(&request, failures.explain(error)).await)
+            let error = with_seen(failures.explain(error), seen);
+            Err(explain_failure(&request, error).await)
         }
     }
 }
@@ -148,6 +179,10 @@ fn split(mut solve: SolveRequest, call: &Call) -> (SolveRequest, gateway::SolveR
 enum Failure {
     Status(Status),
     Protocol(String),
+    /// The session has ended by itself.
+    Session(Arc<str>),
+    /// Nothing came for too long.
+    Stalled,
 }
 
 impl From<Status> for Failure {

@@ -9,15 +9,20 @@ use std::{
     task::{Context, Poll},
 };
 
-use bk_build::{CallHeaders, InputError, TraceContext};
-use bk_session::exec::TaskOwner;
+use bk_build::{CallHeaders, InputError, LossKind, TraceContext};
+use bk_session::{Pings, exec::TaskOwner};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use hyper::{body::Incoming, client::conn::http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::watch;
 use tonic::body::Body;
 
-use crate::{dial::BoxedIo, limits};
+use crate::{
+    dial::BoxedIo,
+    limits,
+    loss::loss_kind,
+    pulse::{Pulse, watched},
+};
 
 /// The headers of a trace context.
 const TRACE_PARENT: &str = "traceparent";
@@ -30,7 +35,8 @@ pub(crate) const CLOSED: &str = "the daemon closed the connection";
 #[derive(Clone)]
 pub struct Channel {
     sender: http2::SendRequest<Body>,
-    ended: watch::Receiver<Option<Arc<str>>>,
+    ended: watch::Receiver<Option<(Arc<str>, LossKind)>>,
+    pulse: Arc<Pulse>,
     /// What goes with every call, beside what the call itself brings.
     headers: Arc<HeaderMap>,
     _owner: Arc<TaskOwner>,
@@ -42,9 +48,20 @@ impl Channel {
     /// # Errors
     /// The transport's own error, when the preface cannot be written.
     pub async fn open(io: BoxedIo) -> Result<Self, hyper::Error> {
+        Self::open_with(io, Pings::default()).await
+    }
+
+    /// [`open`](Self::open), with the daemon asked whether it is there as `pings` say, as long as a call is open.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub async fn open_with(io: BoxedIo, pings: Pings) -> Result<Self, hyper::Error> {
+        let (io, pulse) = watched(io);
         let owner = TaskOwner::new();
         let (sender, connection) = http2::Builder::new(owner.executor())
             .timer(TokioTimer::new())
+            .keep_alive_interval(pings.interval())
+            .keep_alive_timeout(pings.deadline())
             .initial_stream_window_size(limits::STREAM_WINDOW)
             .initial_connection_window_size(limits::CONNECTION_WINDOW)
             .max_header_list_size(limits::MAX_HEADER_LIST)
@@ -54,15 +71,16 @@ impl Channel {
         let (end, ended) = watch::channel(None);
         owner.executor().spawn(async move {
             let reason = match connection.await {
-                Ok(()) => CLOSED.to_owned(),
-                Err(e) => chain(&e),
+                Ok(()) => (CLOSED.into(), LossKind::Closed),
+                Err(e) => (chain(&e).into(), loss_kind(&e)),
             };
-            end.send_replace(Some(reason.into()));
+            end.send_replace(Some(reason));
         });
         Ok(Self {
             sender,
             ended,
             headers: Arc::default(),
+            pulse,
             _owner: Arc::new(owner),
         })
     }
@@ -101,7 +119,17 @@ impl Channel {
 
     /// Why the connection ended, when it has.
     pub fn end_reason(&self) -> Option<Arc<str>> {
-        self.ended.borrow().clone()
+        self.ended.borrow().as_ref().map(|(reason, _)| reason.clone())
+    }
+
+    /// The class of that end, when it has ended.
+    pub fn end_kind(&self) -> Option<LossKind> {
+        self.ended.borrow().as_ref().map(|(_, kind)| *kind)
+    }
+
+    /// What was heard from the daemon.
+    pub fn pulse(&self) -> Arc<Pulse> {
+        self.pulse.clone()
     }
 
     /// The same, for a caller who has seen that it ends: waits a moment for the reason.
@@ -109,7 +137,8 @@ impl Channel {
         let mut ended = self.ended.clone();
         // The reason is set by another task than the one that told of the end.
         let known = tokio::time::timeout(limits::END_REASON, ended.wait_for(Option::is_some)).await;
-        known.ok()?.ok()?.clone()
+        let end = known.ok()?.ok()?;
+        end.as_ref().map(|(reason, _)| reason.clone())
     }
 }
 

@@ -1,12 +1,12 @@
 //! From a failed call to an error that says who is at fault.
 
 use bk_build::{
-    Advice, BuildError, DockerfileFailure, InputError, LineRange, Refusal, SessionLost, SourceSnippet,
-    StepFailure,
+    Advice, BuildError, DockerfileFailure, InputError, LineRange, LossKind, Refusal, SessionLost,
+    SourceSnippet, StepFailure,
 };
 use tonic::{Code, Status};
 
-use crate::{advise, channel::chain, details::ErrorDetails, fold::StatusFold};
+use crate::{advise, channel::chain, details::ErrorDetails, fold::StatusFold, loss::loss_kind};
 
 /// Sorts the failure of a Solve. `filename` names the Dockerfile for daemons that say only a line.
 pub(crate) fn solve_failure(status: &Status, fold: &StatusFold, address: &str, filename: &str) -> BuildError {
@@ -31,13 +31,15 @@ pub(crate) const NOT_READY: &str = "Service was not ready";
 
 /// A failure that came from the connection, not from the daemon.
 pub(crate) fn transport_failure(status: &Status, address: &str) -> Option<BuildError> {
-    let text = match std::error::Error::source(status) {
-        Some(source) => chain(source),
-        None if status.message().starts_with(NOT_READY) => "the connection had ended before".to_owned(),
+    let (text, kind) = match std::error::Error::source(status) {
+        Some(source) => (chain(source), loss_kind(source)),
+        None if status.message().starts_with(NOT_READY) => {
+            ("the connection had ended before".to_owned(), LossKind::Closed)
+        }
         None => return None,
     };
-    let advice = is_go_away(&text).then_some(Advice::GoAway);
-    Some(SessionLost::new(address, text).advise(advice).into())
+    let advice = (matches!(kind, LossKind::GoAway(_)) || is_go_away(&text)).then_some(Advice::GoAway);
+    Some(SessionLost::new(address, text).kind(kind).advise(advice).into())
 }
 
 /// Whether the other side ended a connection by its own will, in the words of Go's HTTP/2 or of ours.
@@ -91,6 +93,7 @@ pub fn message_failure(
     }
     if text.contains("no active session") || text.contains("session ") && text.contains("not found") {
         return SessionLost::new(address, text)
+            .kind(LossKind::Forgotten)
             .advise(Some(Advice::NoSession))
             .into();
     }

@@ -17,12 +17,20 @@ use bk_proto::control::{
 };
 use prost_types::Timestamp;
 
-use crate::{advise, limits::LOG_TAIL_BYTES};
+use crate::{
+    advise,
+    limits::{LOG_TAIL_BYTES, MAX_STEPS_HELD},
+};
+
+/// What is kept of a step beside its texts, in bytes, about.
+const KNOWN_BYTES: usize = 256;
 
 /// Folds the Status messages of one build.
 #[derive(Debug, Default)]
 pub struct StatusFold {
     vertices: HashMap<VertexId, Known>,
+    /// Bytes of what is remembered of steps, about.
+    held: usize,
 }
 
 #[derive(Debug, Default)]
@@ -125,8 +133,9 @@ impl StatusFold {
         let restarted = next.started.is_some() && next.started != old.started;
         let ended = next.completed.is_some()
             && (restarted || next.completed != old.completed || next.error != old.error);
-        let known = self.vertices.entry(id).or_default();
-        known.vertex = next.clone();
+        if self.make_room(size(&next), if announced_before { size(&old) } else { 0 }) {
+            self.vertices.entry(id.clone()).or_default().vertex = next.clone();
+        }
         if restarted && !next.cached {
             events.push(BuildEvent::VertexStarted(next.clone()));
         }
@@ -135,11 +144,24 @@ impl StatusFold {
         } else if next.cached && (!old.cached || restarted) {
             events.push(BuildEvent::VertexCached(next));
         } else if ended && !next.cached {
-            known.tail = VecDeque::new();
+            if let Some(known) = self.vertices.get_mut(&id) {
+                self.held = self.held.saturating_sub(known.tail.len());
+                known.tail = VecDeque::new();
+            }
             events.push(BuildEvent::VertexCompleted(next));
         } else if !announced_before && next.started.is_none() {
             events.push(BuildEvent::VertexQueued(next));
         }
+    }
+
+    /// Counts `new` bytes that take the place of `old` ones; says whether there is room for them.
+    fn make_room(&mut self, new: usize, old: usize) -> bool {
+        let held = self.held.saturating_sub(old) + new;
+        let fits = held <= MAX_STEPS_HELD;
+        if fits {
+            self.held = held;
+        }
+        fits
     }
 
     fn status(&self, wire: WireStatus) -> StatusUpdate {
@@ -155,9 +177,11 @@ impl StatusFold {
 
     fn log(&mut self, wire: VertexLog) -> LogChunk {
         let id = self.intern(wire.vertex);
-        if let Some(known) = self.vertices.get_mut(&id) {
+        let keep = &wire.msg[wire.msg.len().saturating_sub(LOG_TAIL_BYTES)..];
+        let tail = self.vertices.get(&id).map_or(0, |known| known.tail.len());
+        let fits = self.make_room((tail + keep.len()).min(LOG_TAIL_BYTES), tail);
+        if let Some(known) = self.vertices.get_mut(&id).filter(|_| fits) {
             known.clipped |= advise::is_clipped(&wire.msg);
-            let keep = &wire.msg[wire.msg.len().saturating_sub(LOG_TAIL_BYTES)..];
             known.tail.extend(keep);
             let surplus = known.tail.len().saturating_sub(LOG_TAIL_BYTES);
             known.tail.drain(..surplus);
@@ -209,6 +233,13 @@ fn cut(line: &str) -> String {
         end -= 1;
     }
     format!("{}…", &line[..end])
+}
+
+/// What is kept of a step, in bytes, about.
+fn size(vertex: &Vertex) -> usize {
+    let inputs: usize = vertex.inputs.iter().map(|i| i.len() + KNOWN_BYTES).sum();
+    let error = vertex.error.as_ref().map_or(0, String::len);
+    vertex.id.len() + vertex.name.len() + error + inputs + KNOWN_BYTES
 }
 
 #[cfg(test)]

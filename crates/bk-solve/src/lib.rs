@@ -4,6 +4,7 @@
 //! daemon says is untrusted: it is decoded with limits and sorted into [`bk_build::BuildError`] by fault.
 
 mod advise;
+mod begin;
 mod call;
 mod channel;
 mod classify;
@@ -13,10 +14,13 @@ mod dial;
 mod fold;
 mod inspect;
 pub mod limits;
+mod loss;
 mod lower;
 mod outputs;
 mod places;
+mod pulse;
 mod requires;
+mod retry;
 mod solve;
 
 pub use advise::of_message as advise;
@@ -26,7 +30,12 @@ pub use classify::message_failure;
 pub use details::ErrorDetails;
 pub use dial::{BoxedIo, ByteStream, Dialer};
 pub use fold::StatusFold;
+pub use loss::loss_kind;
 pub use lower::{ImageExporter, lower};
 pub use outputs::{Lowered, exporters, outcome};
+pub use pulse::{Pulse, Watch, watched};
 pub use requires::{BuildkitVersion, buildkit_of, check as check_version};
-pub use solve::{DaemonFacts, SolveOptions, build, open, probe, run, with_start_and_end};
+pub use retry::{Attempt, with_retries};
+pub use solve::{
+    DaemonFacts, SolveOptions, build, lost_session, open, probe, run, with_seen, with_start_and_end,
+};

@@ -64,3 +64,27 @@ pub const MAX_PLATFORM_IMAGES: usize = 64;
 
 /// How long the reason of a connection's end is waited for, once the end is seen.
 pub const END_REASON: Duration = Duration::from_millis(500);
+
+/// How long a session that has ended by itself leaves Solve to say more: its answer is on the way when the daemon has ended
+/// the build, and never comes when only the session was lost.
+pub const SESSION_LOST_GRACE: Duration = Duration::from_secs(1);
+
+/// How long a connection on which silence has lasted too long has to be read once more before it counts.
+pub const STALL_LAST_LOOK: Duration = Duration::from_millis(200);
+
+/// How long to wait before a daemon that was lost is called again.
+pub const RECONNECT_PAUSE: Duration = Duration::from_millis(500);
+
+/// How long a daemon that was lost may take to come back: service managers restart one within a few seconds.
+pub const RECONNECT_WINDOW: Duration = Duration::from_secs(15);
+
+/// Bytes of names and keys of steps that are remembered of one build; real ones have a few hundred KiB. What a daemon tells of
+/// further steps is passed on, and forgotten.
+pub const MAX_STEPS_HELD: usize = 64 * 1024 * 1024;
+
+/// How long Status may go on in all after Solve has returned, however much it tells: what a build wrote last was told within
+/// seconds.
+pub const STATUS_AFTER_SOLVE: Duration = Duration::from_secs(60);
+
+/// Running steps that are told as cancelled when their daemon was lost. A daemon runs a few at a time.
+pub const MAX_CUT_OFF: usize = 1000;

@@ -5,40 +5,40 @@
 //! a build opens is owned by its future: dropping that closes the connection, which cancels the build on the daemon.
 
 use std::{
-    collections::BTreeMap,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use bk_build::{
     BuildError, BuildEvent, BuildOutcome, BuildRequest, BuilderInfo, ConnectError, CredentialProvider,
-    EventSink, HostAddress, ImageLoader, InputError, Refusal, SessionLost,
+    EventSink, ImageLoader, LastSeen, LossKind, SessionLost, Stalled,
 };
 use bk_proto::{
-    control::{ListWorkersRequest, SolveRequest, StatusRequest, control_client::ControlClient},
+    control::{ListWorkersRequest, SolveResponse, StatusRequest, control_client::ControlClient},
     id::Id,
 };
-use bk_session::{
-    Contents, Extras, RunningSession, Session, SessionConfig, Sources, TunnelSender, explain_failure,
-};
+use bk_session::{Pings, RunningSession, explain_failure};
 use tokio::{
-    sync::watch,
+    sync::{oneshot, watch},
     time::{Instant, timeout},
 };
-use tonic::{Code, Request, Status};
+use tonic::{Code, Response, Status};
 use tracing::{Instrument as _, Span, field::Empty, info_span};
 
 use crate::{
+    begin::{Begun, prepare},
     channel::{CLOSED, Channel, chain},
     classify,
     dial::Dialer,
     fold::StatusFold,
     inspect::inspect,
     limits::{
-        CLOSE_GRACE, CONNECT_TIMEOUT, MAX_MESSAGE, SESSION_END_GRACE, STATUS_INACTIVITY, STATUS_NEVER_SEEN,
+        CLOSE_GRACE, CONNECT_TIMEOUT, MAX_MESSAGE, SESSION_END_GRACE, SESSION_LOST_GRACE, STATUS_AFTER_SOLVE,
+        STATUS_INACTIVITY, STATUS_NEVER_SEEN,
     },
-    lower::{ImageExporter, lower},
+    lower::ImageExporter,
     outputs, places, requires,
+    retry::with_retries,
 };
 
 /// What stays the same for all builds on one daemon.
@@ -100,7 +100,14 @@ pub async fn build(
         &build_ref,
         &events,
         // On the heap: the requests and both streams make a future too large to be moved about.
-        Box::pin(run(dialer, options, request, &build_ref, &events)),
+        Box::pin(with_retries(
+            request,
+            &build_ref,
+            &events,
+            |request, build_ref, events| {
+                Box::pin(async move { run(dialer, options, request, &build_ref, &events).await })
+            },
+        )),
     )
     .await
 }
@@ -144,8 +151,8 @@ pub async fn with_start_and_end<T>(
     result
 }
 
-/// Runs one build without its first and its last event, for those who do more before the last one. `build_ref` must be
-/// fresh.
+/// Runs one attempt at a build, without its first and its last event, for those who do more before the last one.
+/// `build_ref` must be fresh.
 ///
 /// # Errors
 /// As [`build`].
@@ -172,36 +179,69 @@ pub async fn run(
         session,
         solve,
         filename,
+        watch,
     } = prepared.begin(dialer, options, &mut request, build_ref).await?;
     let failures = session.failures();
+    let stall = request.patience.stall;
 
     let mut fold = StatusFold::new();
     let (solved, when_solved) = watch::channel(false);
+    let (gone, when_gone) = oneshot::channel::<()>();
     let solving = async {
         let asking = async {
             let result = client(&channel).solve(solve).await;
             tell_span(&result);
             result
         };
-        let result = asking.instrument(info_span!("bk.solve", code = Empty)).await;
+        let asking = asking.instrument(info_span!("bk.solve", code = Empty));
+        let result = tokio::select! {
+            biased;
+            result = asking => Ended::Answered(Box::new(result)),
+            reason = lost_session(&session) => Ended::Session(reason),
+            () = watch.silence(stall) => Ended::Stalled,
+        };
+        let mut seen = watch.seen(session.health_age());
         // A session that ends by itself and the failure of what needed it arrive in either order.
         let lost = match &result {
-            Ok(_) => None,
-            Err(_) => timeout(SESSION_END_GRACE, session.ended()).await.ok(),
+            Ended::Answered(result) if result.is_err() => {
+                timeout(SESSION_END_GRACE, session.ended()).await.ok()
+            }
+            _ => None,
         };
-        if result.is_ok() {
+        if matches!(&result, Ended::Answered(result) if result.is_ok()) {
             exports.settle(CLOSE_GRACE).await;
+        } else if !matches!(result, Ended::Answered(_)) {
+            // Nothing more will be told.
+            gone.send(()).ok();
         }
+        seen.exporting = exports.any_begun();
         // The daemon needs the session no longer, whatever the result.
         let report = session.close(CLOSE_GRACE).await;
         solved.send_replace(true);
-        (result, lost, report)
+        (result, lost, seen, report)
     };
-    let ((result, lost, report), ()) = tokio::join!(
-        solving,
-        follow_status(&channel, build_ref, &mut fold, events, when_solved)
-            .instrument(info_span!("bk.status"))
-    );
+    let following = async {
+        tokio::select! {
+            biased;
+            // An error is the drop of the other side: the build goes on to its end.
+            Ok(()) = when_gone => {}
+            () = follow_status(&channel, build_ref, &mut fold, events, when_solved).instrument(info_span!("bk.status")) => {}
+        }
+    };
+    let ((result, lost, seen, report), ()) = tokio::join!(solving, following);
+    let result = match result {
+        Ended::Answered(result) => *result,
+        Ended::Session(reason) => {
+            contents.abandon().await;
+            let lost = SessionLost::new(&address, reason.to_string()).kind(LossKind::Session);
+            return Err(with_seen(failures.explain(lost.into()), seen));
+        }
+        Ended::Stalled => {
+            contents.abandon().await;
+            let stalled = Stalled::new(&address, stall.unwrap_or_default());
+            return Err(with_seen(stalled.into(), seen));
+        }
+    };
     match result {
         Ok(response) => {
             let ignored = extras.verifier_was_ignored();
@@ -228,15 +268,21 @@ pub async fn run(
             let name = filename.as_deref().unwrap_or("Dockerfile");
             let error = failures.explain(classify::solve_failure(&status, &fold, &address, name));
             let error = explain_failure(&request, error).await;
-            Err(match (error, lost) {
+            let error = match (error, lost) {
                 // The daemon's own words tell at best that something was cancelled or unavailable.
                 (BuildError::Refused(refusal), Some(reason)) => {
                     SessionLost::new(&address, reason.to_string())
+                        .kind(LossKind::Session)
                         .caused_by(refusal)
                         .into()
                 }
+                (BuildError::SessionLost(e), _) if e.kind == LossKind::Closed => {
+                    let kind = channel.end_kind().unwrap_or_default();
+                    e.kind(kind).into()
+                }
                 (error, _) => error,
-            })
+            };
+            Err(with_seen(error, seen))
         }
     }
 }
@@ -247,86 +293,29 @@ fn tell_span<T>(result: &Result<T, Status>) {
     Span::current().record("code", tracing::field::debug(code));
 }
 
-/// What stands before the daemon is asked: a session that has what the request serves.
-pub(crate) struct Prepared {
-    pub(crate) config: SessionConfig,
-    filename: Option<String>,
-    source_attrs: BTreeMap<String, String>,
+/// How the wait for the answer to Solve ended.
+enum Ended {
+    Answered(Box<Result<Response<SolveResponse>, Status>>),
+    /// The session has ended by itself.
+    Session(Arc<str>),
+    /// Nothing came for too long.
+    Stalled,
 }
 
-/// A session that the daemon knows, and the request as it is sent.
-pub(crate) struct Begun {
-    pub(crate) channel: Channel,
-    pub(crate) session: RunningSession,
-    pub(crate) solve: SolveRequest,
-    /// The Dockerfile as the user knows it.
-    pub(crate) filename: Option<String>,
+/// Waits until a session has ended by itself, and a moment longer for the daemon to say more. Returns why it has ended.
+pub async fn lost_session(session: &RunningSession) -> Arc<str> {
+    let reason = session.ended().await;
+    // sleep: bounds the wait for an answer that may never come.
+    tokio::time::sleep(SESSION_LOST_GRACE).await;
+    reason
 }
 
-/// Looks at everything of this machine that `request` names. Local caches become what the daemon is told of them.
-pub(crate) async fn prepare(
-    request: &mut BuildRequest,
-    options: &SolveOptions,
-    events: &EventSink,
-) -> Result<Prepared, BuildError> {
-    let sources = Sources::of(request).await?;
-    let filename = sources.dockerfile_name().map(str::to_owned);
-    let contents = Contents::of(request, events).await?;
-    let mut source_attrs = sources.frontend_attrs();
-    source_attrs.extend(contents.frontend_attrs());
-    let credentials = request
-        .credentials
-        .clone()
-        .unwrap_or_else(|| options.credentials.clone());
-    let extras = Extras::of(request).await?;
-    let config = SessionConfig::new(sources, credentials)
-        .events(events.clone())
-        .extras(extras)
-        .contents(contents);
-    Ok(Prepared {
-        config,
-        filename,
-        source_attrs,
-    })
-}
-
-impl Prepared {
-    /// Connects, attaches the session and lowers the request.
-    pub(crate) async fn begin(
-        self,
-        dialer: &dyn Dialer,
-        options: &SolveOptions,
-        request: &mut BuildRequest,
-        build_ref: &str,
-    ) -> Result<Begun, BuildError> {
-        let session = Session::new(self.config);
-        let channel = open(dialer)
-            .await?
-            .with_headers(&request.headers, request.trace.as_ref())?;
-        let hosts = &request.steps.add_hosts;
-        if hosts.iter().any(|h| h.address == HostAddress::Gateway) {
-            set_gateway(&channel, request).await?;
-        }
-        let session_id = session.id().to_owned();
-        let session = attach(dialer, &channel, session).await?;
-        let filename = self.filename;
-        let mut solve = lower(
-            request,
-            build_ref,
-            &session_id,
-            filename.as_deref(),
-            options.exporter,
-        );
-        for (key, value) in self.source_attrs {
-            solve.frontend_attrs.entry(key).or_insert(value);
-        }
-        Ok(Begun {
-            channel,
-            session,
-            solve,
-            filename,
-        })
+/// Puts what was known of a daemon to its loss; other errors stay as they are.
+pub fn with_seen(mut error: BuildError, seen: LastSeen) -> BuildError {
+    if let Some(place) = error.last_seen_mut() {
+        *place = seen;
     }
+    error
 }
 
 /// Opens the control connection, with a deadline. The dialer's headers go with every call on it.
@@ -334,42 +323,20 @@ impl Prepared {
 /// # Errors
 /// [`BuildError::Connect`] or [`BuildError::Timeout`]; [`BuildError::Input`] when a header is not allowed.
 pub async fn open(dialer: &dyn Dialer) -> Result<Channel, BuildError> {
+    open_with(dialer, Pings::default()).await
+}
+
+pub(crate) async fn open_with(dialer: &dyn Dialer, pings: Pings) -> Result<Channel, BuildError> {
     let address = dialer.info().address;
     let opening = async {
         let dial = info_span!("bk.dial", address = &*address);
         let io = dialer.control().instrument(dial).await?;
-        let channel = Channel::open(io)
+        let channel = Channel::open_with(io, pings)
             .await
             .map_err(|e| ConnectError::single(&address, chain(&e)))?;
         Ok(channel.with_headers(&dialer.headers(), None)?)
     };
     deadline(&format!("a connection to {address}"), opening).await
-}
-
-/// Puts the address of the engine's machine where the request says `host-gateway`.
-async fn set_gateway(channel: &Channel, request: &mut BuildRequest) -> Result<(), BuildError> {
-    let workers = deadline("an answer about the daemon's worker", async {
-        client(channel)
-            .list_workers(ListWorkersRequest::default())
-            .await
-            .map_err(|status| BuildError::from(Refusal::new(status.code() as i32, status.message())))
-    })
-    .await?
-    .into_inner();
-    let gateway = workers
-        .record
-        .iter()
-        .find_map(|worker| worker.labels.get(MOBY_LABEL)?.parse().ok())
-        .ok_or_else(|| {
-            let why = "`host-gateway`: the daemon does not say the address of its machine";
-            InputError::new("--add-host", why, "NAME:IP for this daemon")
-        })?;
-    for host in &mut request.steps.add_hosts {
-        if host.address == HostAddress::Gateway {
-            host.address = HostAddress::Ip(gateway);
-        }
-    }
-    Ok(())
 }
 
 /// What a daemon said when it was asked who it is.
@@ -388,7 +355,7 @@ pub struct DaemonFacts {
 }
 
 /// The label that Docker Engine gives to its worker.
-const MOBY_LABEL: &str = "org.mobyproject.buildkit.worker.moby.host-gateway-ip";
+pub(crate) const MOBY_LABEL: &str = "org.mobyproject.buildkit.worker.moby.host-gateway-ip";
 
 /// A label that workers on containerd have.
 const SNAPSHOTTER_LABEL: &str = "org.mobyproject.buildkit.worker.snapshotter";
@@ -456,7 +423,10 @@ fn not_buildkit(address: &str, status: &Status, ended: Option<&str>) -> ConnectE
     ConnectError::single(address, reason)
 }
 
-async fn deadline<T>(what: &str, work: impl Future<Output = Result<T, BuildError>>) -> Result<T, BuildError> {
+pub(crate) async fn deadline<T>(
+    what: &str,
+    work: impl Future<Output = Result<T, BuildError>>,
+) -> Result<T, BuildError> {
     timeout(CONNECT_TIMEOUT, work).await.unwrap_or_else(|_| {
         Err(BuildError::Timeout {
             what: what.to_owned(),
@@ -470,34 +440,6 @@ pub(crate) fn client(channel: &Channel) -> ControlClient<Channel> {
     ControlClient::with_origin(channel.clone(), http::Uri::from_static("http://localhost"))
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(usize::MAX)
-}
-
-async fn attach(
-    dialer: &dyn Dialer,
-    channel: &Channel,
-    session: Session,
-) -> Result<RunningSession, BuildError> {
-    let address = dialer.info().address;
-    let attaching = async {
-        if let Some(io) = dialer.session(&session.headers()).await? {
-            return Ok(session.serve(io));
-        }
-        let (sender, messages) = TunnelSender::new();
-        let mut request = Request::new(messages);
-        *request.metadata_mut() = session.headers().to_metadata();
-        let inbound = client(channel).session(request).await.map_err(|status| {
-            classify::transport_failure(&status, &address).unwrap_or_else(|| {
-                ConnectError::single(
-                    &address,
-                    format!("the daemon refused the session: {}", status.message()),
-                )
-                .into()
-            })
-        })?;
-        Ok(session.serve(sender.open(inbound.into_inner())))
-    };
-    let attaching = attaching.instrument(info_span!("bk.attach"));
-    deadline(&format!("the session with {address}"), attaching).await
 }
 
 /// Turns Status into events until it ends, or until it has been silent for too long after Solve.
@@ -521,13 +463,21 @@ pub(crate) async fn follow_status(
         return;
     };
     let mut stream = stream.into_inner();
-    while let Some(Ok(Some(message))) = unless_silent(&solved, patience, stream.message()).await {
-        patience = STATUS_INACTIVITY;
-        fold.apply(message, &mut batch);
-        for event in batch.drain(..) {
-            events.emit(event).await;
+    let too_long = async {
+        // The sender lives as long as this build's future, as below.
+        let _ = solved.clone().wait_for(|done| *done).await;
+        tokio::time::sleep(STATUS_AFTER_SOLVE).await; // sleep: the bound itself
+    };
+    let following = async {
+        while let Some(Ok(Some(message))) = unless_silent(&solved, patience, stream.message()).await {
+            patience = STATUS_INACTIVITY;
+            fold.apply(message, &mut batch);
+            for event in batch.drain(..) {
+                events.emit(event).await;
+            }
         }
-    }
+    };
+    tokio::select! { biased; () = following => {}, () = too_long => {} }
 }
 
 /// Waits for `work`; gives up when Solve has returned and nothing came since for `patience`.

@@ -14,6 +14,7 @@ mod details;
 mod dockerfile;
 mod frontend;
 mod history;
+mod hostile;
 mod image;
 mod job;
 mod receive;
@@ -107,6 +108,22 @@ impl FakeDaemon {
     /// Cuts every connection and session at once, as a daemon that is killed.
     pub fn cut(&self) {
         self.state.cut_connections();
+    }
+
+    /// Stands still from now on, as a daemon that is stopped: connections stay open, and nothing happens on them.
+    pub fn freeze(&self) {
+        self.state.frozen.cancel();
+    }
+
+    /// Waits until it stands still.
+    ///
+    /// # Errors
+    /// That it does not after `limit`.
+    pub async fn wait_frozen(&self, limit: Duration) -> Result<(), String> {
+        let late = |_| format!("after {limit:?}: it still moves");
+        tokio::time::timeout(limit, self.state.frozen.cancelled())
+            .await
+            .map_err(late)
     }
 
     /// Waits until no build runs, no session is attached, and no more than `connections` connections are open.
@@ -226,6 +243,7 @@ pub struct TransferSeen {
 pub(crate) struct State {
     pub(crate) script: Script,
     pub(crate) stop: CancellationToken,
+    pub(crate) frozen: CancellationToken,
     /// Replaced by each cut, so that later connections live.
     connection_life: Mutex<CancellationToken>,
     pub(crate) connections: AtomicUsize,
@@ -246,6 +264,7 @@ impl State {
             script,
             connection_life: Mutex::new(stop.child_token()),
             stop,
+            frozen: CancellationToken::new(),
             connections: AtomicUsize::new(0),
             sessions: Mutex::default(),
             jobs: job::Jobs::default(),

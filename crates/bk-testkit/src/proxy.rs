@@ -47,6 +47,10 @@ struct Shared {
     refuse: watch::Sender<bool>,
     /// Pause before each chunk towards the daemon and towards the client, in microseconds.
     pause: [AtomicU64; 2],
+    /// Bytes a second in each direction; 0 is no bound.
+    rate: [AtomicU64; 2],
+    /// The byte of each direction in which a bit is turned over, counted over all connections.
+    flip: [AtomicU64; 2],
     /// What went to the daemon, if it is kept.
     kept: Option<std::sync::Mutex<Vec<u8>>>,
 }
@@ -83,6 +87,8 @@ impl Proxy {
             life: std::sync::Mutex::new(stop.child_token()),
             refuse: watch::Sender::new(false),
             pause: [AtomicU64::new(0), AtomicU64::new(0)],
+            rate: [AtomicU64::new(0), AtomicU64::new(0)],
+            flip: [AtomicU64::new(u64::MAX), AtomicU64::new(u64::MAX)],
             kept,
         });
         crate::apart::spawn(accept(listener, Arc::clone(&shared), stop.clone()));
@@ -149,6 +155,20 @@ impl Proxy {
                 u64::try_from(time.as_micros()).unwrap_or(u64::MAX),
                 Ordering::SeqCst,
             );
+        }
+    }
+
+    /// Lets no more than so many bytes a second pass in each direction and connection; 0 is no bound.
+    pub fn throttle(&self, bytes_a_second: u64) {
+        for rate in &self.shared.rate {
+            rate.store(bytes_a_second, Ordering::SeqCst);
+        }
+    }
+
+    /// Turns one bit of a byte over, counted from the first that passes in that direction over all connections.
+    pub fn corrupt(&self, to_daemon: Option<u64>, to_client: Option<u64>) {
+        for (flip, at) in self.shared.flip.iter().zip([to_daemon, to_client]) {
+            flip.store(at.unwrap_or(u64::MAX), Ordering::SeqCst);
         }
     }
 
@@ -236,7 +256,7 @@ async fn both(
         client_read,
         daemon_write,
         &shared.to_daemon,
-        &shared.pause[0],
+        [&shared.pause[0], &shared.rate[0], &shared.flip[0]],
         &shared.moved,
         shared.kept.as_ref(),
     );
@@ -244,7 +264,7 @@ async fn both(
         daemon_read,
         client_write,
         &shared.to_client,
-        &shared.pause[1],
+        [&shared.pause[1], &shared.rate[1], &shared.flip[1]],
         &shared.moved,
         None,
     );
@@ -255,7 +275,7 @@ async fn copy(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     counter: &AtomicU64,
-    pause: &AtomicU64,
+    [pause, rate, flip]: [&AtomicU64; 3],
     moved: &Notify,
     kept: Option<&std::sync::Mutex<Vec<u8>>>,
 ) -> io::Result<()> {
@@ -269,6 +289,16 @@ async fn copy(
         if !pause.is_zero() {
             tokio::time::sleep(pause).await; // sleep: slowing a link down is what this proxy is for
         }
+        let rate = rate.load(Ordering::SeqCst);
+        if rate > 0 {
+            // sleep: the same, for a link of a given width
+            tokio::time::sleep(Duration::from_secs_f64(n as f64 / rate as f64)).await;
+        }
+        let passed = counter.fetch_add(n as u64, Ordering::SeqCst);
+        let at = flip.load(Ordering::SeqCst).checked_sub(passed);
+        if let Some(byte) = at.and_then(|at| buffer[..n].get_mut(usize::try_from(at).unwrap_or(usize::MAX))) {
+            *byte ^= 0x10;
+        }
         let chunk = buffer.get(..n).unwrap_or_default();
         if let Some(kept) = kept {
             let mut kept = crate::fake::locked(kept);
@@ -276,7 +306,6 @@ async fn copy(
             kept.extend_from_slice(&chunk[..n.min(room)]);
         }
         to.write_all(chunk).await?;
-        counter.fetch_add(n as u64, Ordering::SeqCst);
         moved.notify_waiters();
     }
 }

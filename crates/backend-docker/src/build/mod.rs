@@ -11,11 +11,14 @@ mod records;
 mod tests;
 mod upload;
 
-use bk_build::{BuildError, BuildEvent, BuildOutcome, BuildRequest, EventSink, ImageBuilder, TransferReport};
-use bk_session::{
-    ArchiveStream, ContextTar, Exports, Extras, Session, SessionConfig, Sources, explain_failure,
+use bk_build::{
+    BuildError, BuildEvent, BuildOutcome, BuildRequest, EventSink, ImageBuilder, LossKind, SessionLost,
+    Stalled, TransferReport,
 };
-use bk_solve::{ImageExporter, exporters, limits::CLOSE_GRACE};
+use bk_session::{
+    ArchiveStream, ContextTar, Exports, Extras, Pings, Session, SessionConfig, Sources, explain_failure,
+};
+use bk_solve::{ImageExporter, Watch, exporters, limits::CLOSE_GRACE, lost_session, watched, with_seen};
 use http::Method;
 use tokio::sync::mpsc;
 
@@ -65,8 +68,10 @@ pub(crate) async fn by_session(
     let extras = Extras::of(&request).await?;
     let lowered = exporters(&request, ImageExporter::Moby);
     let exports = Exports::new(lowered.into_iter().map(|l| (l.output, l.sink)).collect()).await?;
+    let stall = request.patience.stall;
     let config = SessionConfig::new(sources, credentials)
         .events(events.clone())
+        .pings(Pings::within(stall))
         .exports(exports.clone());
     let session = Session::new(config.extras(extras));
     let source = Source::Session(session.id());
@@ -80,6 +85,9 @@ pub(crate) async fn by_session(
 
     // Attached before the build is asked for: the daemon waits five seconds for it and no longer.
     let io = dialer::session(&backend.endpoint, &session.headers()).await?;
+    let (io, pulse) = watched(io);
+    // The answer to the build itself cannot be asked for a sign of life: it is HTTP/1.1.
+    let watch = Watch::new([pulse]);
     let session = session.serve(io);
     let address = backend.endpoint.to_string();
     let filename = filename.as_deref().unwrap_or(DEFAULT_DOCKERFILE);
@@ -96,7 +104,17 @@ pub(crate) async fn by_session(
         None => (&[][..], empty()),
     };
     let headers = traced(&request, headers);
-    let result = ask(backend, &path, &headers, body, &follow, &mut beside).await;
+    let result = tokio::select! {
+        biased;
+        result = ask(backend, &path, &headers, body, &follow, &mut beside) => result,
+        reason = lost_session(&session) => {
+            Err(SessionLost::new(&address, reason.to_string()).kind(LossKind::Session).into())
+        }
+        () = watch.silence(stall) => Err(Stalled::new(&address, stall.unwrap_or_default()).into()),
+    };
+    let mut seen = watch.seen(session.health_age());
+    seen.exporting = exports.any_begun();
+    let result = result.map_err(|e| with_seen(e, seen));
     let failures = session.failures();
     if result.is_ok() {
         exports.settle(CLOSE_GRACE).await;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{FileArgs, Progress};
+use super::{FileArgs, PatienceArgs, Progress};
 
 /// `bk bake`.
 #[derive(Debug, Args)]
@@ -68,6 +68,8 @@ pub(crate) struct BakeArgs {
     pub(crate) metadata_file: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) context: FileArgs,
+    #[command(flatten)]
+    pub(crate) patience: PatienceArgs,
     /// How progress is drawn on standard error. BUILDKIT_PROGRESS overrides auto
     #[arg(
         long,

@@ -11,6 +11,7 @@ mod ctx;
 mod daemon;
 mod files;
 mod pass;
+mod patience;
 mod progress;
 mod results;
 mod shell;
@@ -30,6 +31,7 @@ pub(crate) use ctx::{
 pub(crate) use daemon::{Backend, Global, Route, When};
 pub(crate) use files::{ContextMode, FileArgs, OnChange, Sync};
 pub(crate) use pass::{DialStdioArgs, ProxyArgs};
+pub(crate) use patience::PatienceArgs;
 pub(crate) use progress::{Progress, ProgressArgs};
 pub(crate) use results::ResultArgs;
 pub(crate) use shell::{CompletionArgs, ManArgs};
@@ -113,6 +115,8 @@ pub(crate) struct BuildArgs {
     pub(crate) access: AccessArgs,
     #[command(flatten)]
     pub(crate) files: FileArgs,
+    #[command(flatten)]
+    pub(crate) patience: PatienceArgs,
     #[command(flatten)]
     pub(crate) progress: ProgressArgs,
 }

@@ -146,6 +146,7 @@ impl Display {
                 None if labels => w.short = format!("{target}: {}", w.short),
                 None => {}
             },
+            BuildEvent::Retrying { error, .. } if labels => *error = format!("{target}: {error}"),
             _ => {}
         }
         Some(event)

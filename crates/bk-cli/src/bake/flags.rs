@@ -9,7 +9,7 @@ use bk_client::{BuildError, BuildRequest, Dockerfile, InputError, is_remote};
 use clap::Parser as _;
 
 use crate::{
-    args::{Cli, Command, FileArgs},
+    args::{Cli, Command, FileArgs, PatienceArgs},
     request::{self, Process},
 };
 
@@ -48,6 +48,7 @@ pub(super) fn request(
     target: &Target,
     layout: Option<&Path>,
     files: &FileArgs,
+    patience: &PatienceArgs,
 ) -> Result<BuildRequest, BuildError> {
     let bad = |key: &str, why: &str| InputError::new(format!("target {name}: {key}"), why, "");
     if target.context.as_deref() == Some("-") {
@@ -74,6 +75,7 @@ pub(super) fn request(
         }
     };
     args.files = files.clone();
+    args.patience = patience.clone();
     let mut request = request::request(&args, &Process).map_err(|e| match e {
         BuildError::Input(e) => of_target(name, e).into(),
         other => other,
@@ -339,8 +341,9 @@ mod tests {
             else {
                 panic!("not a build");
             };
-            args.files
+            (args.files, args.patience)
         };
+        let (files, patience) = files();
         for (text, said) in [
             (
                 r#"{"tags": ["UPPER"]}"#,
@@ -363,14 +366,15 @@ mod tests {
                 "target t: context: it cannot come from standard input",
             ),
         ] {
-            let e = request("t", &target(text), None, &files()).expect_err(text);
+            let e = request("t", &target(text), None, &files, &patience).expect_err(text);
             assert_eq!(e.to_string(), said);
         }
         let inline = request(
             "t",
             &target(r#"{"dockerfile-inline": "FROM scratch"}"#),
             None,
-            &files(),
+            &files,
+            &patience,
         )
         .expect("a request");
         assert!(matches!(inline.dockerfile, Dockerfile::Inline(_)));

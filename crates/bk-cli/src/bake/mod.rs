@@ -132,11 +132,12 @@ fn prepare(args: &BakeArgs) -> Result<Todo, BuildError> {
                     );
                     return Err(InputError::new(what, why, "").into());
                 }
-                let request = flags::request(name, target, None, &args.context)?;
+                let request = flags::request(name, target, None, &args.context, &args.patience)?;
                 calls.push((name.clone(), request, question));
             }
             None => {
-                let mut request = flags::request(name, target, layout.as_deref(), &args.context)?;
+                let mut request =
+                    flags::request(name, target, layout.as_deref(), &args.context, &args.patience)?;
                 if args.metadata_file.is_some() {
                     request.inspect = metadata.inspect();
                 }

@@ -97,6 +97,8 @@ const FLAGS: &[(&str, &[&str], Does)] = &[
         ShownBy("secrets_come_from_where_other_tools_take_them"),
     ),
     ("ssh", &[], ShownBy("agents_and_keys")),
+    ("stall-timeout", &[], ShownBy("patience_reaches_the_request")),
+    ("retries", &[], ShownBy("patience_reaches_the_request")),
     (
         "source-policy-file",
         &["--source-policy-file", "{FILE}"],

@@ -1,6 +1,6 @@
 //! What command lines mean, and which ones are turned away.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use clap::Parser as _;
 
@@ -53,6 +53,20 @@ fn refused(line: &[&str], around: &Fake) -> String {
 
 fn pairs(map: &BTreeMap<String, String>) -> Vec<(&str, &str)> {
     map.iter().map(|(k, v)| (&**k, &**v)).collect()
+}
+
+#[test]
+fn patience_reaches_the_request() {
+    let around = Fake {
+        vars: [].into(),
+        stdin: b"",
+    };
+    let patience = |line: &[&str]| meant(line, &around).patience;
+    let usual = patience(&["."]);
+    assert_eq!((usual.stall, usual.retries), (Some(Duration::from_secs(120)), 1));
+    let set = patience(&["--stall-timeout", "90", "--retries=3", "."]);
+    assert_eq!((set.stall, set.retries), (Some(Duration::from_secs(90)), 3));
+    assert_eq!(patience(&["--stall-timeout=0s", "."]).stall, None);
 }
 
 #[test]

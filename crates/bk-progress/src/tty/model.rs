@@ -101,6 +101,11 @@ impl Model {
             BuildEvent::Status(s) => self.status(s),
             BuildEvent::Log(l) => self.log(l),
             BuildEvent::Warning(w) => self.warning(w),
+            BuildEvent::Retrying { .. } => {
+                if let Some(warning) = event.retry_warning() {
+                    self.warning(&warning);
+                }
+            }
             BuildEvent::Transfer(t) => self.transfer(t),
             BuildEvent::Completed { error, .. } => {
                 // Of several builds in one display, one that failed decides.

@@ -121,6 +121,15 @@ impl Exports {
         self.slots.iter().chain(later.into_iter().flatten())
     }
 
+    /// Whether anything of a result has arrived, or a stream for it was opened.
+    pub fn any_begun(&self) -> bool {
+        self.all().any(|slot| {
+            let opened = matches!(&slot.target, Target::Dir { opened, .. } if opened.initialized());
+            let state = slot.lock();
+            opened || state.begun || state.arrived
+        })
+    }
+
     /// Whether the daemon has anything to send, or may have.
     pub(crate) fn takes_any(&self) -> bool {
         self.later.is_some() || self.slots.iter().any(Slot::takes)

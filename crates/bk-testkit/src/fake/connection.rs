@@ -49,11 +49,13 @@ async fn serve(stream: UnixStream, state: Arc<State>) {
         content,
         state: Arc::clone(&state),
     });
-    let connection = http.serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(stream), service));
     // However a connection ends, its clients see it: there is nobody here to tell.
     tokio::select! {
-        _ = connection => {}
+        _ = &mut connection => {}
         () = life.cancelled() => {}
+        // It stays open, and nothing happens on it.
+        () = state.frozen.cancelled() => life.cancelled().await,
     }
     state.connections.fetch_sub(1, Ordering::SeqCst);
     state.changed.notify_waiters();

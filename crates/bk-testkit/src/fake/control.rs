@@ -75,11 +75,12 @@ impl Control for ControlApi {
 
     async fn solve(&self, request: Request<SolveRequest>) -> Result<Response<SolveResponse>, Status> {
         let request = request.into_inner();
+        self.state.script.begin();
         self.state.see(|seen| seen.solves.push(request.clone()));
         let Some(running) = RunningJob::begin(&self.state, &request.r#ref) else {
             return Err(Status::already_exists(format!("job ID {} exists", request.r#ref)));
         };
-        for fault in &self.state.script.faults {
+        for fault in self.state.script.faults() {
             match fault {
                 Fault::FailSolve {
                     code,
@@ -94,6 +95,11 @@ impl Control for ControlApi {
                         "odd details",
                         bytes.clone().into(),
                     ));
+                }
+                Fault::HeaderBomb(bytes) => {
+                    let mut answer = Response::new(SolveResponse::default());
+                    super::hostile::bomb(answer.metadata_mut(), "x-bomb", *bytes);
+                    return Ok(answer);
                 }
                 Fault::SilentSolve => pending::<()>().await,
                 _ => {}
@@ -129,6 +135,13 @@ impl Control for ControlApi {
             tokio::spawn(async move {
                 tokio::select! { () = sender.closed() => {}, () = stop.cancelled() => {} }
             });
+            return Ok(Response::new(ReceiverStream::new(receiver)));
+        }
+        if let Some(bytes) = script.faults().iter().find_map(|f| match f {
+            Fault::EndlessStatus(bytes) => Some(*bytes),
+            _ => None,
+        }) {
+            tokio::spawn(super::hostile::endless(sender, bytes));
             return Ok(Response::new(ReceiverStream::new(receiver)));
         }
         let job = self.job(&reference).await?;

@@ -104,7 +104,7 @@ impl Build<'_> {
 
     /// What a script asks before the build proper.
     async fn probe(&self, session: &Session) -> Result<(), Status> {
-        for fault in &self.state.script.faults {
+        for fault in self.state.script.faults() {
             match fault {
                 Fault::UnknownMethods => self.unknown_methods(session).await?,
                 Fault::UnknownSource => {
@@ -118,6 +118,15 @@ impl Build<'_> {
                         Err(e) => return Err(Status::internal(format!("unknown source: {e}"))),
                         Ok(_) => return Err(Status::internal("unknown source: was served")),
                     }
+                }
+                Fault::SessionHeaderBomb(bytes) => {
+                    let ask = Ask {
+                        dir: "context".to_owned(),
+                        excludes: vec!["x".repeat(8 * 1024); bytes / (8 * 1024)],
+                        ..Ask::default()
+                    };
+                    let script = super::Script::healthy();
+                    receive::receive(session, &ask, None, &script, &|_| {}).await?;
                 }
                 Fault::WaitForHealthChecks(checks) => loop {
                     let changed = self.state.changed.notified();
@@ -330,7 +339,11 @@ impl Build<'_> {
     /// Cuts what the script says; a build whose own connection is cut goes no further.
     async fn cut_here(&self, session: &Session, moment: Moment) {
         self.cut(session, moment);
-        if self.state.script.has(|f| *f == Fault::CutConnection(moment)) {
+        if self
+            .state
+            .script
+            .has(|f| *f == Fault::CutConnection(moment) || *f == Fault::Freeze(moment))
+        {
             std::future::pending::<()>().await;
         }
     }
@@ -341,6 +354,9 @@ impl Build<'_> {
         }
         if self.state.script.has(|f| *f == Fault::CutConnection(moment)) {
             self.state.cut_connections();
+        }
+        if self.state.script.has(|f| *f == Fault::Freeze(moment)) {
+            self.state.frozen.cancel();
         }
     }
 
@@ -371,7 +387,7 @@ impl Build<'_> {
     }
 
     fn odd_progress(&self, source: &Source) {
-        for fault in &self.state.script.faults {
+        for fault in self.state.script.faults() {
             match fault {
                 Fault::OddProgress => self.job.tell(super::control::odd_progress()),
                 Fault::Warn(text) => {

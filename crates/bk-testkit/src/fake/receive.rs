@@ -332,7 +332,7 @@ impl Transfer<'_> {
         } else {
             1
         };
-        let flood = self.script.faults.iter().find_map(|f| match f {
+        let flood = self.script.faults().iter().find_map(|f| match f {
             Fault::RequestFlood(n) => Some(*n),
             _ => None,
         });
@@ -342,7 +342,7 @@ impl Transfer<'_> {
     }
 
     fn first_faults(&mut self, id: u32, mode: u32) {
-        for fault in &self.script.faults {
+        for fault in self.script.faults() {
             let packet = match fault {
                 Fault::RequestUnknown => packet(PacketType::PacketReq, u32::MAX, b""),
                 Fault::RequestDirectory if mode & DIR != 0 => packet(PacketType::PacketReq, id, b""),

@@ -1,13 +1,24 @@
 //! What a fake daemon is told to do, and to do wrong.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use super::History;
 
 /// How a fake daemon behaves. The default is a healthy daemon whose registry knows nobody.
 #[derive(Clone, Debug)]
 pub struct Script {
-    pub(crate) faults: Vec<Fault>,
+    faults: Vec<Fault>,
+    /// How many builds go wrong, when not all.
+    first: Option<usize>,
+    /// Builds that were begun.
+    begun: Arc<AtomicUsize>,
     pub(crate) registry: Option<(String, String, String)>,
     pub(crate) version: Option<String>,
     pub(crate) health_interval: Duration,
@@ -25,6 +36,8 @@ impl Script {
     pub fn healthy() -> Self {
         Self {
             faults: Vec::new(),
+            first: None,
+            begun: Arc::default(),
             registry: None,
             version: Some("v0.32.0".to_owned()),
             health_interval: Duration::from_secs(1),
@@ -36,6 +49,13 @@ impl Script {
     #[must_use]
     pub fn fault(mut self, fault: Fault) -> Self {
         self.faults.push(fault);
+        self
+    }
+
+    /// Sets that only the first `builds` go wrong; the default is all. For scripts with one daemon.
+    #[must_use]
+    pub fn only_first(mut self, builds: usize) -> Self {
+        self.first = Some(builds);
         self
     }
 
@@ -69,7 +89,20 @@ impl Script {
     }
 
     pub(crate) fn has(&self, test: impl Fn(&Fault) -> bool) -> bool {
-        self.faults.iter().any(test)
+        self.faults().iter().any(test)
+    }
+
+    /// What goes wrong now.
+    pub(crate) fn faults(&self) -> &[Fault] {
+        match self.first {
+            Some(first) if self.begun.load(Ordering::SeqCst) > first => &[],
+            _ => &self.faults,
+        }
+    }
+
+    /// Counts a build.
+    pub(crate) fn begin(&self) {
+        self.begun.fetch_add(1, Ordering::SeqCst);
     }
 }
 
@@ -104,6 +137,16 @@ pub enum Fault {
     CutSession(Moment),
     /// Every connection ends.
     CutConnection(Moment),
+    /// The whole daemon stands still, as one that is stopped: nothing is read, answered or closed any more, on no connection.
+    Freeze(Moment),
+    /// `Solve` answers at once with so many bytes of headers.
+    HeaderBomb(usize),
+    /// A source is asked for with so many bytes of headers.
+    SessionHeaderBomb(usize),
+    /// `Status` never ends: new steps all the time, each with that many bytes of output, as fast as they are taken.
+    EndlessStatus(usize),
+    /// The session gets no request that makes sense, but so many streams that are never ended, whatever it allows.
+    ManyStreams(u32),
     /// `Solve` never answers and never builds.
     SilentSolve,
     /// `Status` sends nothing and never ends.

@@ -81,6 +81,18 @@ pub(crate) async fn attach(
     };
     state.see(|s| s.sessions.push(seen));
 
+    if let Some(streams) = state.script.faults().iter().find_map(|f| match f {
+        super::Fault::ManyStreams(streams) => Some(*streams),
+        _ => None,
+    }) {
+        let (messages, outbound) = mpsc::channel(MESSAGES);
+        tokio::spawn(super::hostile::many_streams(
+            request.into_inner(),
+            messages,
+            streams,
+        ));
+        return Ok(outbound);
+    }
     let (near, far) = tokio::io::duplex(PIPE);
     let (from_http, to_http) = tokio::io::split(far);
     let (messages, outbound) = mpsc::channel(MESSAGES);
