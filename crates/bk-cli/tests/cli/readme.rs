@@ -50,7 +50,15 @@ fn every_option_is_documented_and_nothing_else() {
     let mut global = options(section(CLI, "Which daemon"), "| `-");
     global.extend(options(section(CLI, "Every command"), "| `-"));
     global.retain(|name| name != "help");
-    let files = ["context-mode", "context-owner", "on-change", "sync"].map(str::to_owned);
+    let files = [
+        "context-mode",
+        "context-owner",
+        "on-change",
+        "retries",
+        "stall-timeout",
+        "sync",
+    ]
+    .map(str::to_owned);
     let mut all = Vec::new();
     for (command, elsewhere) in [("build", &[][..]), ("bake", &files)] {
         let help = run(&mut bk(&[command, "--help"])).out;
