@@ -8,11 +8,10 @@ use std::{fmt, io, path::PathBuf, str::FromStr, sync::Arc};
 use bk_build::{BuildError, ConnectError, InputError};
 use bk_dial::{Helper, Serves, TlsOptions, TlsStream};
 use bk_solve::BoxedIo;
-use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
 
-use crate::limits::{CONNECT_TIMEOUT, TCP_KEEPALIVE};
+use crate::limits::CONNECT_TIMEOUT;
 
 /// The port of an engine on TCP without TLS, when none is given.
 const DEFAULT_PORT: u16 = 2375;
@@ -149,7 +148,7 @@ impl Endpoint {
             Self::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),
             #[cfg(not(unix))]
             Self::Unix(_) => Err(io::Error::other("this system has no Unix sockets")),
-            Self::Tcp { host, port, .. } => Ok(Box::new(tcp(host, *port).await?)),
+            Self::Tcp { host, port, .. } => Ok(Box::new(bk_dial::tcp(host, *port).await?)),
             Self::Tls {
                 host, port, options, ..
             } => {
@@ -209,16 +208,10 @@ impl Endpoint {
     }
 }
 
-async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
-    let stream = bk_dial::tcp(host, port).await?;
-    // A peer that has vanished is noticed.
-    let keepalive = socket2::TcpKeepalive::new().with_time(TCP_KEEPALIVE);
-    socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
-    Ok(stream)
-}
-
 async fn tls(host: &str, port: u16, options: &TlsOptions, protocols: &[&[u8]]) -> io::Result<TlsStream> {
-    options.connect(host, protocols, tcp(host, port).await?).await
+    options
+        .connect(host, protocols, bk_dial::tcp(host, port).await?)
+        .await
 }
 
 fn authority(host: &str, port: u16) -> String {

@@ -6,10 +6,6 @@ use std::time::Duration;
 /// have no deadline. The same number as for the control connection.
 pub const CONNECT_TIMEOUT: Duration = bk_solve::limits::CONNECT_TIMEOUT;
 
-/// Idle time on a TCP connection after which the system probes the peer. What Docker's own client uses; it is what ends
-/// a build when the machine of the daemon vanishes.
-pub const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
-
 /// Bytes read of an answer that is only an error message. Docker's are a few hundred bytes.
 pub const MAX_ERROR_BODY: usize = 64 * 1024;
 
