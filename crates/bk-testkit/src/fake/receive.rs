@@ -306,7 +306,7 @@ impl Transfer<'_> {
 
     /// Removes the file behind an entry, where the script says so.
     fn vanish(&self, path: &[u8]) -> Result<(), Status> {
-        for fault in &self.script.faults {
+        for fault in self.script.faults() {
             if let Fault::Vanish { entry, file } = fault
                 && entry == path
             {
