@@ -72,7 +72,7 @@ pub struct SessionLost {
     /// The same as a class.
     pub kind: LossKind,
     /// What was known of the daemon then.
-    pub seen: LastSeen,
+    pub seen: Box<LastSeen>,
     /// What is known beyond that.
     pub advice: Option<Advice>,
     /// The transport's own error.
@@ -87,7 +87,7 @@ impl SessionLost {
             address: address.into(),
             reason: reason.into(),
             kind: LossKind::default(),
-            seen: LastSeen::default(),
+            seen: Box::default(),
             advice: None,
             source: None,
         }
@@ -125,7 +125,7 @@ pub struct Stalled {
     /// How long nothing came: what was allowed.
     pub after: Duration,
     /// What was known of the daemon then.
-    pub seen: LastSeen,
+    pub seen: Box<LastSeen>,
 }
 
 impl Stalled {
@@ -134,7 +134,7 @@ impl Stalled {
         Self {
             address: address.into(),
             after,
-            seen: LastSeen::default(),
+            seen: Box::default(),
         }
     }
 }
