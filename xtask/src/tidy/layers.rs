@@ -12,7 +12,7 @@ const LAYERS: [&[&str]; 8] = [
     &["bk-build"],
     // The renderers hang off the contract: of what follows only the program draws.
     // Bake files hang there too: they are requests in other words.
-    &["bk-progress", "bk-session", "bk-bake", "bk-dial"],
+    &["bk-progress", "bk-session", "bk-bake", "bk-dial", "bk-daemon"],
     &["bk-solve"],
     &["backend-buildkitd", "backend-docker"],
     &["bk-client"],
