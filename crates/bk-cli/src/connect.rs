@@ -1,13 +1,13 @@
 //! From the global options to a connected builder.
 
 use bk_client::{
-    Backend, BuildError, BuilderInfo, Client, ConnectOptions, DockerRoute, ImageBuilder as _, TlsOptions,
-    connect_with,
+    Backend, BuildError, BuilderInfo, Client, ConnectOptions, Daemonless, DockerRoute, ImageBuilder as _,
+    TlsOptions, connect_with, daemon::Program,
 };
 
 use crate::{
     args::{self, Global},
-    verbose,
+    private, report, verbose,
 };
 
 /// Connects as the options say; what they leave open, the library decides.
@@ -65,10 +65,40 @@ fn options(global: &Global) -> Result<ConnectOptions, BuildError> {
             args::Route::Tar => DockerRoute::Tar,
         });
     }
+    if let Some(how) = daemonless(global)? {
+        options = options.daemonless(how);
+    }
     match tls(global)? {
         Some(tls) => Ok(options.tls(tls)),
         None => Ok(options),
     }
+}
+
+/// The private daemon, unless it is forbidden.
+fn daemonless(global: &Global) -> Result<Option<Daemonless>, BuildError> {
+    let args = &global.private;
+    if args.daemonless == Some(false) {
+        return Ok(None);
+    }
+    let mut how = Daemonless::new(private::keeper()?)
+        .always(args.daemonless == Some(true))
+        .notice(|program| report::to_stderr(&notice(program)));
+    if let Some(program) = &args.daemonless_program {
+        how = how.program(program);
+    }
+    if let Some(idle) = args.daemonless_idle {
+        how = how.idle(idle);
+    }
+    Ok(Some(how))
+}
+
+/// What is said when nobody asked for a private daemon.
+fn notice(program: &Program) -> String {
+    format!(
+        "no daemon answers: building on a private {} ({}); `bk daemon status` tells more, --daemonless=false forbids it\n",
+        program.kind().name(),
+        program.path().display()
+    )
 }
 
 /// TLS, when any of its options is given.

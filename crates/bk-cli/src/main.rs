@@ -20,6 +20,7 @@ mod manual;
 mod outputs;
 mod pass;
 mod policies;
+mod private;
 mod report;
 mod request;
 mod settings;
@@ -51,6 +52,7 @@ fn run(cli: &args::Cli, line: &[OsString], around: &settings::Around) -> Result<
         args::Command::Config(command) => settings::main(command, line, around)?,
         args::Command::DialStdio(_) => pass::dial_stdio(&cli.global),
         args::Command::Proxy(args) => pass::proxy(&cli.global, args),
+        args::Command::Daemon(command) => private::main(command),
         args::Command::Completion(args) => manual::completion(args),
         args::Command::Man(args) => manual::man(args),
     })

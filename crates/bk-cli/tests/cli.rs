@@ -41,6 +41,9 @@ mod live;
 #[cfg(unix)]
 #[path = "cli/look.rs"]
 mod look;
+#[cfg(unix)]
+#[path = "cli/private.rs"]
+mod private;
 #[path = "cli/readme.rs"]
 mod readme;
 #[cfg(unix)]
@@ -84,6 +87,7 @@ fn bk(arguments: &[&str]) -> Command {
         "BUILDX_BUILDER",
         "BUILDX_CONFIG",
         "HOME",
+        "XDG_CACHE_HOME",
     ] {
         command.env_remove(name);
     }

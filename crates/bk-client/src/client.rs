@@ -20,6 +20,8 @@ pub struct Client {
     headers: CallHeaders,
     trace: Option<TraceContext>,
     dialer: Option<Arc<dyn Dialer>>,
+    #[cfg(feature = "daemon")]
+    private: Option<Arc<bk_daemon::Lease>>,
 }
 
 impl Client {
@@ -31,6 +33,8 @@ impl Client {
             headers: CallHeaders::new(),
             trace: None,
             dialer: None,
+            #[cfg(feature = "daemon")]
+            private: None,
         }
     }
 
@@ -61,6 +65,19 @@ impl Client {
         }
     }
 
+    /// Keeps a private daemon as long as this client or a clone of it is there.
+    #[cfg(feature = "daemon")]
+    pub(crate) fn keeping(mut self, lease: bk_daemon::Lease) -> Self {
+        self.private = Some(Arc::new(lease));
+        self
+    }
+
+    /// The private daemon behind this client, if it is one.
+    #[cfg(feature = "daemon")]
+    pub fn private_daemon(&self) -> Option<&bk_daemon::DaemonFacts> {
+        self.private.as_deref().map(bk_daemon::Lease::daemon)
+    }
+
     /// Sets who fetches tokens for the credentials that a request brings; the default is nobody.
     pub(crate) fn tokens(mut self, tokens: Option<Arc<dyn TokenExchange>>) -> Self {
         self.tokens = tokens;
@@ -83,7 +100,12 @@ impl Client {
         self
     }
 
+    /// The request, with what this client adds to it.
     fn complete(&self, mut request: BuildRequest) -> BuildRequest {
+        #[cfg(feature = "daemon")]
+        if let Some(daemon) = self.private_daemon() {
+            crate::private::complete(daemon, &mut request);
+        }
         request.headers = self.headers.clone().and(&request.headers);
         request.trace = request.trace.or_else(|| self.trace.clone());
         request.credentials = request

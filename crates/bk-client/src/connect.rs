@@ -62,6 +62,8 @@ pub struct ConnectOptions {
     headers: CallHeaders,
     trace: Option<TraceContext>,
     tls: Option<TlsOptions>,
+    #[cfg(feature = "daemon")]
+    daemonless: Option<crate::Daemonless>,
 }
 
 impl Default for ConnectOptions {
@@ -86,6 +88,8 @@ impl ConnectOptions {
             headers: CallHeaders::new(),
             trace: None,
             tls: None,
+            #[cfg(feature = "daemon")]
+            daemonless: None,
         }
     }
 
@@ -153,6 +157,20 @@ impl ConnectOptions {
         self
     }
 
+    /// Sets that a private daemon is started, always or when nobody named a daemon and none answers; the default is never.
+    #[cfg(feature = "daemon")]
+    #[must_use]
+    pub fn daemonless(mut self, how: crate::Daemonless) -> Self {
+        self.daemonless = Some(how);
+        self
+    }
+
+    /// The environment that holds.
+    #[cfg(feature = "daemon")]
+    pub(crate) fn the_environment(&self) -> &Environment {
+        &self.environment
+    }
+
     /// Sets the Docker Engine that images of a standalone buildkitd are loaded into; the default is the one that the
     /// environment means: `DOCKER_HOST`, the current Docker context, Docker's default socket.
     #[must_use]
@@ -204,11 +222,33 @@ pub async fn connect_with(options: ConnectOptions) -> Result<Client, BuildError>
 async fn find(mut options: ConnectOptions) -> Result<Client, BuildError> {
     options.headers.check()?;
     options.trace = options.trace.or_else(|| trace(&options.environment));
-    let backend = match (options.backend, &options.environment.bk_backend) {
-        (Some(backend), _) => backend,
-        (None, Some(text)) => text.parse()?,
-        (None, None) => Backend::Auto,
-    };
+    #[cfg(feature = "daemon")]
+    if let Some(how) = options.daemonless.clone() {
+        let lease = match how.is_always() {
+            true => how.lease(&options).await?,
+            false => match reach(&options).await {
+                Err(BuildError::Connect(e)) if nobody_is_named(&options).await? => {
+                    match how.lease_instead(&options).await? {
+                        Some(lease) => lease,
+                        None => return Err(e.into()),
+                    }
+                }
+                reached => return reached,
+            },
+        };
+        let mut options = options.addr(&lease.daemon().address);
+        options.tls = None;
+        options.backend = Some(match lease.daemon().kind {
+            bk_daemon::Kind::Dockerd => Backend::Docker,
+            _ => Backend::Buildkitd,
+        });
+        return Ok(reach(&options).await?.keeping(lease));
+    }
+    reach(&options).await
+}
+
+/// Connects to a daemon that is there.
+async fn reach(options: &ConnectOptions) -> Result<Client, BuildError> {
     let credentials =
         options
             .credentials
@@ -222,18 +262,11 @@ async fn find(mut options: ConnectOptions) -> Result<Client, BuildError> {
         .clone()
         .or_else(|| tokens::exchange(&options.environment));
     let credentials = tokens::with(credentials, exchange.as_ref());
-    let (wanted, env) = (
-        Wanted {
-            addr: options.addr.clone(),
-            builder: options.builder.clone(),
-            backend,
-        },
-        options.environment.clone(),
-    );
+    let finding = look(options)?;
     let finding = tokio::task::spawn_blocking(move || {
-        let places = places::find(&wanted, &env)?;
+        let places = finding.places()?;
         // One that makes no sense is told when Docker itself is wanted.
-        let engine = contexts::current(&env).ok().map(Place::of_engine);
+        let engine = contexts::current(&finding.env).ok().map(Place::of_engine);
         Ok::<_, BuildError>((places, engine))
     });
     let (mut places, engine) = finding
@@ -243,7 +276,7 @@ async fn find(mut options: ConnectOptions) -> Result<Client, BuildError> {
         place.tls = options.tls.clone().or(place.tls.take());
     }
     let with = With {
-        options: &options,
+        options,
         credentials: &credentials,
         engine,
     };
@@ -264,6 +297,46 @@ async fn find(mut options: ConnectOptions) -> Result<Client, BuildError> {
         }
     }
     Err(ConnectError::several(attempts).into())
+}
+
+/// What the places where a daemon may be depend on.
+struct Look {
+    wanted: Wanted,
+    env: Environment,
+}
+
+impl Look {
+    /// Reads files.
+    fn places(&self) -> Result<Vec<Place>, BuildError> {
+        places::find(&self.wanted, &self.env)
+    }
+}
+
+fn look(options: &ConnectOptions) -> Result<Look, BuildError> {
+    let backend = match (options.backend, &options.environment.bk_backend) {
+        (Some(backend), _) => backend,
+        (None, Some(text)) => text.parse()?,
+        (None, None) => Backend::Auto,
+    };
+    Ok(Look {
+        wanted: Wanted {
+            addr: options.addr.clone(),
+            builder: options.builder.clone(),
+            backend,
+        },
+        env: options.environment.clone(),
+    })
+}
+
+/// Whether no option, variable or file names a daemon.
+#[cfg(feature = "daemon")]
+async fn nobody_is_named(options: &ConnectOptions) -> Result<bool, BuildError> {
+    let look = look(options)?;
+    let finding = tokio::task::spawn_blocking(move || look.places());
+    let places = finding
+        .await
+        .map_err(|e| BuildError::Misuse(format!("the search for a daemon ended: {e}")))??;
+    Ok(places.iter().all(|place| place.usual))
 }
 
 /// The trace of the environment. One that makes no sense is none: it is for others to repair, and no reason not to build.

@@ -33,6 +33,10 @@ pub struct Environment {
     pub buildx_config: Option<PathBuf>,
     /// `XDG_RUNTIME_DIR`.
     pub runtime_dir: Option<PathBuf>,
+    /// `XDG_CACHE_HOME`, else `.cache` of the home directory.
+    pub cache_dir: Option<PathBuf>,
+    /// `PATH`.
+    pub search_path: Option<OsString>,
     /// Docker's `config.json`: in `DOCKER_CONFIG`, else in `.docker` of the home directory.
     pub docker_config: Option<PathBuf>,
     /// Directories of certificates for single registries: `/etc/docker/certs.d`, and `docker/certs.d` in
@@ -92,7 +96,10 @@ impl Environment {
         let own = path("XDG_CONFIG_HOME").or_else(|| path("HOME").map(|home| home.join(".config")));
         let mut certs_dirs = vec![PathBuf::from("/etc/docker/certs.d")];
         certs_dirs.extend(own.map(|dir| dir.join("docker/certs.d")));
+        let cache = path("XDG_CACHE_HOME").filter(|dir| dir.is_absolute());
         Self {
+            cache_dir: cache.or_else(|| path("HOME").map(|home| home.join(".cache"))),
+            search_path: get("PATH").filter(|v| !v.is_empty()),
             certs_dirs,
             proxies,
             // The spellings that Go takes for true.
@@ -145,6 +152,7 @@ mod tests {
         });
         assert_eq!(env.docker_config, Some("/home/me/.docker/config.json".into()));
         assert_eq!(env.docker_host, None);
+        assert_eq!(env.cache_dir, Some("/home/me/.cache".into()));
         assert_eq!(env.buildkit_host.as_deref(), Some("tcp://h:1"));
         let env = Environment::from_lookup(|name| (name == "DOCKER_CONFIG").then(|| "/cfg".into()));
         assert_eq!(env.docker_config, Some("/cfg/config.json".into()));

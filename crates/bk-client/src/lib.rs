@@ -24,7 +24,8 @@
 //! below it.
 //!
 //! # Features
-//! `docker` and `buildkitd`, both on by default; each alone compiles and works. `ssh-keys`, off by default, forwards SSH
+//! `docker` and `buildkitd`, both on by default; each alone compiles and works. `daemon`, off by default, starts a private
+//! daemon where there is no other. `ssh-keys`, off by default, forwards SSH
 //! keys from files; agents need no feature.
 
 mod builders;
@@ -33,6 +34,8 @@ mod connect;
 mod contexts;
 mod environment;
 mod places;
+#[cfg(feature = "daemon")]
+mod private;
 mod proxies;
 mod tokens;
 
@@ -56,7 +59,12 @@ pub use backend_buildkitd::{BuildkitdBackend, Endpoint as BuildkitdEndpoint};
 #[cfg(feature = "docker")]
 pub use backend_docker::{DockerBackend, DockerRoute, Endpoint as DockerEndpoint, EngineLoader};
 
+#[cfg(feature = "daemon")]
+pub use bk_daemon as daemon;
+
 pub use client::Client;
 pub use connect::{Backend, ConnectOptions, connect, connect_with};
 pub use environment::{Environment, secret_from_environment};
+#[cfg(feature = "daemon")]
+pub use private::{Daemonless, private_layout};
 pub use proxies::BuildProxies;

@@ -28,6 +28,8 @@ pub(crate) struct Place {
     pub(crate) tls: Option<TlsOptions>,
     /// What may help when it cannot be reached; empty for what always may.
     pub(crate) advice: String,
+    /// Whether nobody named it: it is one of those where daemons usually are.
+    pub(crate) usual: bool,
 }
 
 impl Place {
@@ -38,13 +40,22 @@ impl Place {
             backend,
             tls: None,
             advice: String::new(),
+            usual: false,
         }
     }
 
     pub(crate) fn of_engine(engine: EngineAddress) -> Self {
         Self {
             tls: engine.tls,
+            usual: !engine.named,
             ..Self::new(engine.address, engine.origin, Backend::Docker)
+        }
+    }
+
+    fn usual(address: impl Into<String>, origin: &str) -> Self {
+        Self {
+            usual: true,
+            ..Self::new(address, origin, Backend::Buildkitd)
         }
     }
 
@@ -118,11 +129,10 @@ pub(crate) fn find(wanted: &Wanted, env: &Environment) -> Result<Vec<Place>, Bui
         }
     }
     if !not_buildkitd && cfg!(feature = "buildkitd") {
-        let kind = Backend::Buildkitd;
-        list.push(Place::new(BUILDKIT_SOCKET, "default buildkitd socket", kind));
+        list.push(Place::usual(BUILDKIT_SOCKET, "default buildkitd socket"));
         if let Some(dir) = &env.runtime_dir {
             let socket = format!("unix://{}", dir.join(ROOTLESS_SOCKET).display());
-            list.push(Place::new(socket, "rootless buildkitd socket", kind));
+            list.push(Place::usual(socket, "rootless buildkitd socket"));
         }
     }
     Ok(list)

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use super::DaemonlessArgs;
+
 /// Options that hold for every command.
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Daemon")]
@@ -40,6 +42,8 @@ pub(crate) struct Global {
     /// Speak TLS, with ca.pem, cert.pem and key.pem (or ca.crt, tls.crt and tls.key) of this directory
     #[arg(long, global = true, value_name = "DIR", conflicts_with_all = ["tlscacert", "tlscert", "tlskey"])]
     pub(crate) tlsdir: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) private: DaemonlessArgs,
     /// Whether to use colours. auto: on a terminal, unless NO_COLOR is set; CLICOLOR_FORCE=1 elsewhere too
     #[arg(
         long,

@@ -12,6 +12,7 @@ mod daemon;
 mod files;
 mod pass;
 mod patience;
+mod private;
 mod progress;
 mod results;
 mod shell;
@@ -32,6 +33,7 @@ pub(crate) use daemon::{Backend, Global, Route, When};
 pub(crate) use files::{ContextMode, FileArgs, OnChange, Sync};
 pub(crate) use pass::{DialStdioArgs, ProxyArgs};
 pub(crate) use patience::PatienceArgs;
+pub(crate) use private::{DaemonCommand, DaemonKind, DaemonlessArgs, KeepArgs};
 pub(crate) use progress::{Progress, ProgressArgs};
 pub(crate) use results::ResultArgs;
 pub(crate) use shell::{CompletionArgs, ManArgs};
@@ -94,6 +96,9 @@ pub(crate) enum Command {
     Completion(CompletionArgs),
     /// Print or write man pages
     Man(ManArgs),
+    /// Look at the private daemon, or stop it
+    #[command(subcommand)]
+    Daemon(DaemonCommand),
 }
 
 /// `bk build`.

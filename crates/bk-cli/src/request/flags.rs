@@ -59,6 +59,9 @@ const FLAGS: &[(&str, &[&str], Does)] = &[
         &[],
         ShownBy("cli::settings::files_can_be_left_alone"),
     ),
+    ("daemonless", &[], ShownBy("cli::private")),
+    ("daemonless-program", &[], ShownBy("cli::private")),
+    ("daemonless-idle", &[], ShownBy("cli::private")),
     ("file", &[], ShownBy("every_flag_reaches_the_request")),
     (
         "build-arg",
