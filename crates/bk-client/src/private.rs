@@ -15,6 +15,9 @@ use bk_daemon::{DaemonError, DaemonFacts, Keeper, Kind, Layout, Lease, PrivateDa
 
 use crate::{ConnectOptions, Environment};
 
+/// Who is told which program is about to be used.
+type Notice = Arc<dyn Fn(&Program) + Send + Sync>;
+
 /// How a private daemon is started: which program, when, and for how long.
 #[derive(Clone)]
 pub struct Daemonless {
@@ -22,7 +25,7 @@ pub struct Daemonless {
     always: bool,
     program: Option<PathBuf>,
     idle: Option<Duration>,
-    notice: Option<Arc<dyn Fn(&Program) + Send + Sync>>,
+    notice: Option<Notice>,
 }
 
 impl Daemonless {

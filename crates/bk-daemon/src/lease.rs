@@ -201,7 +201,7 @@ impl PrivateDaemon {
         let Some(output) = child.stdout.take() else {
             return Err(self.keeper_failed("its output is missing"));
         };
-        let mut output = BufReader::new(output).take(limits::MESSAGE as u64);
+        let mut output = BufReader::new(output).take(limits::MESSAGE);
         let mut said = String::new();
         let reading = async {
             output.read_line(&mut said).await?;
