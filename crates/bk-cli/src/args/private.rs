@@ -90,13 +90,14 @@ pub(crate) enum DaemonKind {
     Dockerd,
 }
 
-/// A number with `s`, `m` or `h` behind it.
+/// A number with `s`, `m` or `h` behind it; seconds without.
 fn duration(text: &str) -> Result<Duration, String> {
     let bad = || format!("`{text}` is no time; say it as 90s, 10m or 1h");
     let (number, unit) = match text.char_indices().last() {
         Some((at, 's')) => (&text[..at], 1),
         Some((at, 'm')) => (&text[..at], 60),
         Some((at, 'h')) => (&text[..at], 3600),
+        Some((_, '0'..='9')) => (text, 1),
         _ => return Err(bad()),
     };
     if number.is_empty() || !number.bytes().all(|b| b.is_ascii_digit()) {
@@ -120,13 +121,12 @@ mod tests {
 
     #[test]
     fn times_have_a_unit() {
-        for (text, seconds) in [("0s", 0), ("90s", 90), ("10m", 600), ("24h", 86400)] {
+        for (text, seconds) in [("0s", 0), ("7", 7), ("90s", 90), ("10m", 600), ("24h", 86400)] {
             assert_eq!(duration(text), Ok(Duration::from_secs(seconds)));
         }
         for bad in [
             "",
             "s",
-            "10",
             "-1s",
             "1.5m",
             "25h",
