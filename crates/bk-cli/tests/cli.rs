@@ -33,6 +33,9 @@ mod engines;
 mod fake;
 #[path = "cli/faults.rs"]
 mod faults;
+#[cfg(unix)]
+#[path = "cli/guide.rs"]
+mod guide;
 #[path = "cli/input.rs"]
 mod input;
 #[cfg(unix)]

@@ -129,6 +129,19 @@ fn a_directory_is_built() {
 }
 
 #[test]
+fn events_tell_how_long_steps_took() {
+    let name = "examples::events_tell_how_long_steps_took";
+    on(&PLACES, name, async |place| {
+        place.write("file", &fresh_token());
+        place.write("Dockerfile", "FROM scratch\nCOPY file /events\n");
+        let (out, _) = place.run("events", &[], &[]);
+        let step = out.lines().find(|line| line.ends_with("] COPY file /events"));
+        let took = step.and_then(|line| line.trim_start().split_once("s  "));
+        assert!(took.is_some_and(|(t, _)| t.parse::<f64>().is_ok()), "{out}");
+    });
+}
+
+#[test]
 fn stages_are_built_at_once() {
     on(&PLACES, "examples::stages_are_built_at_once", async |place| {
         let token = fresh_token();
