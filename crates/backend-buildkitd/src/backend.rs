@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bk_build::{
-    BuildError, BuildOutcome, BuildRequest, BuilderInfo, Call, CallAnswer, CallHeaders, CredentialProvider,
-    EventSink, ImageBuilder, ImageLoader,
+    Administration, BuildError, BuildOutcome, BuildRequest, BuilderInfo, Call, CallAnswer, CallHeaders,
+    CredentialProvider, EventSink, ImageBuilder, ImageLoader,
 };
-use bk_solve::{BoxedIo, DaemonFacts, Dialer, ImageExporter, SolveOptions};
+use bk_solve::{BoxedIo, ControlAdmin, DaemonFacts, Dialer, ImageExporter, SolveOptions};
 
 use crate::Endpoint;
 
@@ -100,6 +100,10 @@ impl ImageBuilder for BuildkitdBackend {
         events: EventSink,
     ) -> Result<CallAnswer, BuildError> {
         bk_solve::call(&self.dialer, &self.options, request, call, events).await
+    }
+
+    fn administration(&self) -> Option<Arc<dyn Administration>> {
+        Some(Arc::new(ControlAdmin::new(self.dialer.clone())))
     }
 
     fn info(&self) -> BuilderInfo {

@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bk_build::{
-    BuildError, BuildEvent, BuildOutcome, BuildRequest, BuilderInfo, Call, CallAnswer, CredentialProvider,
-    EventSink, ImageBuilder, InputError, Inspected, Warning, WarningKind,
+    Administration, BuildError, BuildEvent, BuildOutcome, BuildRequest, BuilderInfo, Call, CallAnswer,
+    CredentialProvider, EventSink, ImageBuilder, InputError, Inspected, Warning, WarningKind,
 };
 use bk_proto::Id;
-use bk_solve::{Dialer, ImageExporter, SolveOptions, with_retries, with_start_and_end};
+use bk_solve::{ControlAdmin, Dialer, ImageExporter, SolveOptions, with_retries, with_start_and_end};
 use bollard::Docker;
 
 use crate::{
+    admin::EngineAdmin,
     build,
     daemon::{self, Daemon},
     dialer::{Grpc, H2c},
@@ -207,6 +208,21 @@ impl ImageBuilder for DockerBackend {
                 bk_solve::call(&Grpc { endpoint, info }, &options, request, call, events).await
             }
         }
+    }
+
+    fn administration(&self) -> Option<Arc<dyn Administration>> {
+        let (endpoint, info) = (self.endpoint.clone(), self.info());
+        Some(match self.route {
+            DockerRoute::H2c => Arc::new(EngineAdmin::control(
+                self,
+                ControlAdmin::new(H2c { endpoint, info }),
+            )),
+            DockerRoute::Build | DockerRoute::Tar => Arc::new(EngineAdmin::alone(self)),
+            DockerRoute::Auto | DockerRoute::Grpc => Arc::new(EngineAdmin::control(
+                self,
+                ControlAdmin::new(Grpc { endpoint, info }),
+            )),
+        })
     }
 
     fn info(&self) -> BuilderInfo {

@@ -42,11 +42,22 @@ pub(crate) async fn plain(endpoint: &Endpoint, method: Method, path: &str) -> Re
 
 /// Sends a request without a body and returns the JSON of its answer.
 pub(crate) async fn json(endpoint: &Endpoint, path: &str) -> Result<Value, BuildError> {
-    let (_connection, response) = call(endpoint, Method::GET, path, &[], empty()).await?;
+    json_of(endpoint, Method::GET, path, MAX_LINE).await
+}
+
+/// Sends a request without a body and returns the JSON of its answer, which may take so many bytes.
+pub(crate) async fn json_of(
+    endpoint: &Endpoint,
+    method: Method,
+    path: &str,
+    limit: usize,
+) -> Result<Value, BuildError> {
+    let (_connection, response) = call(endpoint, method, path, &[], empty()).await?;
     if response.status() != StatusCode::OK {
         return Err(refused(path, response).await);
     }
-    let body = http_body_util::Limited::new(response.into_body(), MAX_LINE);
+    let path = path.split('?').next().unwrap_or(path);
+    let body = http_body_util::Limited::new(response.into_body(), limit);
     let body = body.collect().await.map_err(|e| {
         let text = format!("the answer to {path} cannot be read");
         ProtocolFailure::new(text).caused_by(e)

@@ -19,6 +19,7 @@
 //!
 //! No Dockerfile is parsed here and nothing is pulled beforehand, whatever the route.
 
+mod admin;
 mod backend;
 mod build;
 mod daemon;

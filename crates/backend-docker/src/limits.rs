@@ -32,3 +32,13 @@ pub const MAX_LINE: usize = 4 * 1024 * 1024;
 
 /// How long the end of a call waits for its connection's task.
 pub const CLOSE_GRACE: Duration = bk_solve::limits::CLOSE_GRACE;
+
+/// How long an engine may take to list its build cache or to remove from it: it measures, or deletes, whole directories.
+/// The same number as over gRPC.
+pub const ADMIN_WORK: Duration = bk_solve::limits::ADMIN_WORK;
+
+/// How long it may take to say what it is. The same number as over gRPC.
+pub const ADMIN_ANSWER: Duration = bk_solve::limits::ADMIN_ANSWER;
+
+/// Largest list of a build cache that is accepted, in bytes: over a hundred thousand records.
+pub const MAX_CACHE_LIST: usize = 64 * 1024 * 1024;

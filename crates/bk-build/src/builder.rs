@@ -1,8 +1,12 @@
 //! The trait that every way of building implements.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 
-use crate::{BuildError, BuildOutcome, BuildRequest, Call, CallAnswer, EventSink, InputError};
+use crate::{
+    Administration, BuildError, BuildOutcome, BuildRequest, Call, CallAnswer, EventSink, InputError,
+};
 
 /// Something that builds images: a daemon reached by some route, a test double, a third party's service.
 ///
@@ -37,6 +41,11 @@ pub trait ImageBuilder: Send + Sync {
         let _ = (request, events);
         let why = format!("`{call}`: {} cannot ask the frontend", self.info());
         Err(InputError::new("--call", why, "build for this builder").into())
+    }
+
+    /// What can be asked of the daemon behind this builder beside builds; `None` (the default) when nothing can.
+    fn administration(&self) -> Option<Arc<dyn Administration>> {
+        None
     }
 
     /// What this builder is, for messages and tables. Never fails and never asks the daemon.

@@ -5,6 +5,7 @@
 //! [`BuildError`] that says who is at fault. Third parties can implement the trait without pulling in gRPC:
 //! `examples/third_party.rs` shows one.
 
+mod admin;
 mod advice;
 mod archive;
 mod attest;
@@ -39,6 +40,11 @@ mod tokens;
 mod trace;
 mod transfer;
 
+pub use admin::{
+    Able, Administration, BuildkitInfo, CacheCondition, CacheQuery, CacheRecord, Capability, Comparison,
+    DaemonInfo, DiskUsage, GcRule, HistoryError, HistoryExporter, HistoryFilter, HistoryRecord,
+    HistoryResult, HistoryState, Pong, PruneOptions, PrunePlan, Pruned, Worker, find_record, parse_duration,
+};
 pub use advice::Advice;
 pub use archive::{Archive, ArchiveReader};
 pub use attest::{Annotation, AnnotationScope, Attestation, ProvenanceMode};
@@ -79,6 +85,7 @@ pub use policy_verifier::{PolicyDecision, PolicyGit, PolicyHttp, PolicyImage, Po
 pub use request::{BuildRequest, Context, Dockerfile};
 pub use secret::{SecretBytes, SecretError, SecretProvider, SecretSource};
 pub use secret_text::SecretText;
+pub use serial::{format_time, parse_time};
 pub use session_exporter::{BuiltResult, ProgramError, SessionExporter};
 pub use set::{BuildSet, SetEnd, SetResult};
 pub use sink::{EventReceiver, EventSink};

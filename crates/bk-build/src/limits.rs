@@ -41,3 +41,7 @@ pub const MAX_TRACE_STATE: usize = 512;
 
 /// Entries of a `tracestate`: the recommendation's own limit.
 pub const MAX_TRACE_ENTRIES: usize = 32;
+
+/// Largest blob of a daemon's history that is read, in bytes. Traces of builds with thousands of steps take a few MiB, and
+/// they are held in memory until their digest is known to be right.
+pub const MAX_HISTORY_BLOB: usize = 64 * 1024 * 1024;

@@ -40,7 +40,7 @@ pub struct BuildOutcome {
 }
 
 /// What a blob is: its type, digest and size. From the daemon, untrusted.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
 pub struct Descriptor {
     /// Its media type, for instance `application/vnd.oci.image.index.v1+json`.

@@ -30,6 +30,16 @@ fn to_text(at: SystemTime) -> Option<String> {
         .ok()
 }
 
+/// A time as daemons write it: RFC 3339, of any offset. `None` when it is none.
+pub fn parse_time(text: &str) -> Option<SystemTime> {
+    from_text::<serde::de::value::Error>(text).ok()
+}
+
+/// A time as RFC 3339 in UTC; `None` outside of the years that it has.
+pub fn format_time(at: SystemTime) -> Option<String> {
+    to_text(at)
+}
+
 fn from_text<E: serde::de::Error>(text: &str) -> Result<SystemTime, E> {
     let offset = OffsetDateTime::parse(text, &Rfc3339).map_err(E::custom)? - OffsetDateTime::UNIX_EPOCH;
     let magnitude = Duration::try_from(offset.abs()).map_err(E::custom)?;

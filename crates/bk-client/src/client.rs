@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bk_build::{
-    BuildError, BuildOutcome, BuildRequest, BuilderInfo, Call, CallAnswer, CallHeaders, EventSink,
-    ImageBuilder, InputError, TokenExchange, TraceContext,
+    Administration, BuildError, BuildOutcome, BuildRequest, BuilderInfo, Call, CallAnswer, CallHeaders,
+    EventSink, ImageBuilder, InputError, Refusal, TokenExchange, TraceContext,
 };
 use bk_solve::{BoxedIo, Dialer};
 
@@ -84,6 +84,18 @@ impl Client {
         self
     }
 
+    /// Looks after the daemon: its cache, its workers, its history.
+    ///
+    /// # Errors
+    /// [`BuildError::Refused`] when nothing but builds can be asked of this builder.
+    pub fn admin(&self) -> Result<Arc<dyn Administration>, BuildError> {
+        self.builder.administration().ok_or_else(|| {
+            let text = format!("{} takes builds only", self.builder.info());
+            // gRPC's code for what is not implemented.
+            Refusal::new(12, text).into()
+        })
+    }
+
     /// Adds headers to every gRPC call of each build; those of a request win. The default is none. A build whose headers
     /// are not allowed fails before anything is sent.
     #[must_use]
@@ -128,6 +140,10 @@ impl ImageBuilder for Client {
         events: EventSink,
     ) -> Result<CallAnswer, BuildError> {
         self.builder.call(self.complete(request), call, events).await
+    }
+
+    fn administration(&self) -> Option<Arc<dyn Administration>> {
+        self.builder.administration()
     }
 
     fn info(&self) -> BuilderInfo {

@@ -224,7 +224,7 @@ async fn document(channel: &Channel, digest: &str) -> Result<(Document, u64), St
 }
 
 /// A blob of the daemon's store, whole, if it is not larger than `limit` bytes.
-async fn blob(channel: &Channel, digest: &str, limit: usize) -> Result<Vec<u8>, String> {
+pub(crate) async fn blob(channel: &Channel, digest: &str, limit: usize) -> Result<Vec<u8>, String> {
     let Some(expected) = digest.strip_prefix("sha256:") else {
         return Err(format!("{digest:?} is no digest of a known kind"));
     };

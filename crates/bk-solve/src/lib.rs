@@ -3,6 +3,7 @@
 //! Both backends run the same build and differ only in how bytes reach the daemon: they implement [`Dialer`]. What a
 //! daemon says is untrusted: it is decoded with limits and sorted into [`bk_build::BuildError`] by fault.
 
+mod admin;
 mod advise;
 mod begin;
 mod call;
@@ -23,6 +24,7 @@ mod requires;
 mod retry;
 mod solve;
 
+pub use admin::{ControlAdmin, capabilities};
 pub use advise::of_message as advise;
 pub use call::call;
 pub use channel::{Channel, chain};

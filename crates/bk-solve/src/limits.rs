@@ -88,3 +88,16 @@ pub const STATUS_AFTER_SOLVE: Duration = Duration::from_secs(60);
 
 /// Running steps that are told as cancelled when their daemon was lost. A daemon runs a few at a time.
 pub const MAX_CUT_OFF: usize = 1000;
+
+/// How long the daemon may take for an answer that it has at hand: workers, versions, records of its history.
+pub const ADMIN_ANSWER: Duration = Duration::from_secs(30);
+
+/// How long it may take for one that costs it work: it measures its whole cache for a list of it, and removes large
+/// directories between two records of a removal.
+pub const ADMIN_WORK: Duration = Duration::from_secs(600);
+
+/// Largest list of a cache that is accepted, in bytes: about a quarter of a million records.
+pub const MAX_DISK_USAGE: usize = 64 * 1024 * 1024;
+
+/// Builds of a history that are taken in. Daemons keep fifty unless they are told otherwise.
+pub const MAX_HISTORY_RECORDS: usize = 100_000;

@@ -76,12 +76,12 @@ enum Part {
     Frontend,
 }
 
-struct Need {
-    option: &'static str,
+pub(crate) struct Need {
+    pub(crate) option: &'static str,
     part: Part,
-    since: BuildkitVersion,
+    pub(crate) since: BuildkitVersion,
     /// The first engine with that BuildKit.
-    engine: &'static str,
+    pub(crate) engine: &'static str,
     asked: fn(&BuildRequest) -> bool,
 }
 
@@ -109,7 +109,7 @@ pub(crate) const POLICY_VERIFIER: (&str, BuildkitVersion, &str) =
     ("a policy verifier", BuildkitVersion(0, 26), "29.0");
 
 /// Every option that came after BuildKit 0.8.
-static NEEDS: [Need; 19] = [
+pub(crate) static NEEDS: [Need; 19] = [
     need("a cache of type gha", Part::Daemon, 9, "23.0", |r| {
         caches(r, "gha")
     }),

@@ -358,7 +358,7 @@ pub struct DaemonFacts {
 pub(crate) const MOBY_LABEL: &str = "org.mobyproject.buildkit.worker.moby.host-gateway-ip";
 
 /// A label that workers on containerd have.
-const SNAPSHOTTER_LABEL: &str = "org.mobyproject.buildkit.worker.snapshotter";
+pub(crate) const SNAPSHOTTER_LABEL: &str = "org.mobyproject.buildkit.worker.snapshotter";
 
 /// Asks the daemon who it is: the first call on a new endpoint, which also proves that BuildKit answers there.
 ///
@@ -390,20 +390,19 @@ pub async fn probe(dialer: &dyn Dialer) -> Result<DaemonFacts, BuildError> {
             .buildkit_version
             .map(|v| v.version)
             .filter(|v| !v.is_empty());
-        facts.platforms = worker
-            .platforms
-            .into_iter()
-            .map(|p| {
-                let mut text = format!("{}/{}", p.os, p.architecture);
-                if !p.variant.is_empty() {
-                    text.push('/');
-                    text.push_str(&p.variant);
-                }
-                text
-            })
-            .collect();
+        facts.platforms = worker.platforms.into_iter().map(|p| platform(&p)).collect();
     }
     Ok(facts)
+}
+
+/// A platform as `os/arch[/variant]`.
+pub(crate) fn platform(p: &bk_proto::ops::Platform) -> String {
+    let mut text = format!("{}/{}", p.os, p.architecture);
+    if !p.variant.is_empty() {
+        text.push('/');
+        text.push_str(&p.variant);
+    }
+    text
 }
 
 fn not_buildkit(address: &str, status: &Status, ended: Option<&str>) -> ConnectError {

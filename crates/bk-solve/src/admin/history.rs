@@ -1,0 +1,294 @@
+//! The daemon's history of builds.
+//!
+//! The rule: no request has a limit of records. A daemon of BuildKit 0.25 that has removed a record dies of one.
+
+use std::{collections::HashMap, time::SystemTime};
+
+use bk_build::{
+    BuildError, Descriptor, EventSink, HistoryError, HistoryExporter, HistoryRecord, HistoryResult,
+    HistoryState, InputError, ProtocolFailure, limits::MAX_HISTORY_BLOB,
+};
+use bk_proto::{
+    control::{
+        BuildHistoryEventType, BuildHistoryRecord, BuildHistoryRequest, BuildResultInfo,
+        Descriptor as WireDescriptor, StatusRequest, UpdateBuildHistoryRequest,
+    },
+    rpc_status::Status as RpcStatus,
+};
+use tonic::Code;
+
+use super::{ControlAdmin, Failed};
+use crate::{
+    fold::StatusFold,
+    inspect,
+    limits::{ADMIN_ANSWER, ADMIN_WORK, MAX_HISTORY_RECORDS},
+    requires::BuildkitVersion,
+    solve::client,
+};
+
+const WHAT: &str = "the build history";
+const SINCE: BuildkitVersion = BuildkitVersion(0, 11);
+const ENGINE: &str = "24.0";
+
+pub(super) async fn list(admin: &ControlAdmin) -> Result<Vec<HistoryRecord>, BuildError> {
+    let mut records = read(admin, "").await?;
+    // Without a time comes last; what runs is as new as its beginning.
+    records.sort_by(|a, b| {
+        let order = b.created_at.cmp(&a.created_at);
+        order.then_with(|| a.build_ref.cmp(&b.build_ref))
+    });
+    Ok(records)
+}
+
+pub(super) async fn record(admin: &ControlAdmin, build_ref: &str) -> Result<HistoryRecord, BuildError> {
+    let mut records = read(admin, build_ref).await?;
+    let found = records.iter().position(|r| r.build_ref == build_ref);
+    match found {
+        Some(at) => Ok(records.swap_remove(at)),
+        None => Err(unknown(build_ref)),
+    }
+}
+
+fn unknown(build_ref: &str) -> BuildError {
+    let why = format!("the daemon remembers no build `{build_ref}`");
+    InputError::new("REF", why, "the whole id of a build").into()
+}
+
+/// The records of all builds, or of one, each as it stands now.
+async fn read(admin: &ControlAdmin, build_ref: &str) -> Result<Vec<HistoryRecord>, BuildError> {
+    let channel = admin.open().await?;
+    let request = BuildHistoryRequest {
+        r#ref: build_ref.to_owned(),
+        early_exit: true,
+        ..BuildHistoryRequest::default()
+    };
+    let failed = |e| match e {
+        Failed::Status(s) if !build_ref.is_empty() && s.code() == Code::NotFound => unknown(build_ref),
+        e => admin.failed(e, WHAT, SINCE, ENGINE),
+    };
+    let mut control = client(&channel);
+    let asked = control.listen_build_history(request);
+    let mut events = admin
+        .answer(WHAT, ADMIN_ANSWER, asked)
+        .await
+        .map_err(failed)?
+        .into_inner();
+    let mut records: Vec<HistoryRecord> = Vec::new();
+    let mut places: HashMap<String, usize> = HashMap::new();
+    while let Some(event) = admin
+        .answer(WHAT, ADMIN_ANSWER, events.message())
+        .await
+        .map_err(failed)?
+    {
+        let Some(wire) = event.record else { continue };
+        if event.r#type == i32::from(BuildHistoryEventType::Deleted) {
+            // Its place stays, so that those of others hold.
+            if let Some(record) = places.get(&wire.r#ref).and_then(|at| records.get_mut(*at)) {
+                record.build_ref.clear();
+            }
+            places.remove(&wire.r#ref);
+            continue;
+        }
+        let record = from_wire(wire);
+        let known = places.get(&record.build_ref).copied();
+        if let Some(known) = known.and_then(|at| records.get_mut(at)) {
+            if known.generation <= record.generation {
+                *known = record;
+            }
+            continue;
+        }
+        if records.len() >= MAX_HISTORY_RECORDS {
+            let text = format!("the daemon tells of more than {MAX_HISTORY_RECORDS} builds");
+            return Err(ProtocolFailure::new(text).into());
+        }
+        places.insert(record.build_ref.clone(), records.len());
+        records.push(record);
+    }
+    records.retain(|r| !r.build_ref.is_empty());
+    Ok(records)
+}
+
+pub(super) async fn logs(
+    admin: &ControlAdmin,
+    build_ref: &str,
+    events: &EventSink,
+) -> Result<(), BuildError> {
+    let running = record(admin, build_ref).await?.completed_at.is_none();
+    let channel = admin.open().await?;
+    let mut control = client(&channel);
+    let request = StatusRequest {
+        r#ref: build_ref.to_owned(),
+    };
+    let what = "the progress of a build";
+    let failed = |e| match e {
+        Failed::Status(s) if s.code() == Code::NotFound => unknown(build_ref),
+        e => admin.failed(e, WHAT, SINCE, ENGINE),
+    };
+    let answer = admin.answer(what, ADMIN_ANSWER, control.status(request)).await;
+    let mut messages = answer.map_err(failed)?.into_inner();
+    let (mut fold, mut batch) = (StatusFold::new(), Vec::new());
+    loop {
+        // A step of a build that runs may be silent for as long as it likes.
+        let message = match running {
+            true => messages.message().await.map_err(Failed::Status),
+            false => admin.answer(what, ADMIN_WORK, messages.message()).await,
+        };
+        let Some(message) = message.map_err(failed)? else {
+            return Ok(());
+        };
+        fold.apply(message, &mut batch);
+        for event in batch.drain(..) {
+            events.emit(event).await;
+        }
+    }
+}
+
+pub(super) async fn blob(admin: &ControlAdmin, blob: &Descriptor) -> Result<Vec<u8>, BuildError> {
+    let channel = admin.open().await?;
+    let limit = usize::try_from(blob.size).unwrap_or(usize::MAX);
+    if limit > MAX_HISTORY_BLOB {
+        let text = format!("{} is larger than {} MiB", blob.digest, MAX_HISTORY_BLOB >> 20);
+        return Err(ProtocolFailure::new(text).into());
+    }
+    let reading = inspect::blob(&channel, &blob.digest, MAX_HISTORY_BLOB);
+    match tokio::time::timeout(ADMIN_WORK, reading).await {
+        Ok(read) => read.map_err(|why| ProtocolFailure::new(why).into()),
+        Err(_) => Err(BuildError::Timeout {
+            what: format!("{} from {}", blob.digest, admin.dialer.info().address),
+            after: ADMIN_WORK,
+        }),
+    }
+}
+
+/// What is done to a record.
+#[derive(Clone, Copy)]
+pub(super) enum Change {
+    Finalize,
+    Pin(bool),
+    Remove,
+}
+
+pub(super) async fn update(admin: &ControlAdmin, build_ref: &str, change: Change) -> Result<(), BuildError> {
+    if build_ref.is_empty() {
+        return Err(BuildError::Misuse(
+            "a change of the history names no build".to_owned(),
+        ));
+    }
+    let channel = admin.open().await?;
+    let request = UpdateBuildHistoryRequest {
+        r#ref: build_ref.to_owned(),
+        pinned: matches!(change, Change::Pin(true)),
+        delete: matches!(change, Change::Remove),
+        finalize: matches!(change, Change::Finalize),
+    };
+    let what = "a change of the build history";
+    // A trace is written within seconds of the build's end.
+    let limit = match change {
+        Change::Finalize => ADMIN_WORK,
+        _ => ADMIN_ANSWER,
+    };
+    let mut control = client(&channel);
+    let answer = admin
+        .answer(what, limit, control.update_build_history(request))
+        .await;
+    match answer {
+        Ok(_) => Ok(()),
+        Err(Failed::Status(s)) if s.code() == Code::NotFound => Err(unknown(build_ref)),
+        Err(e) => Err(admin.failed(e, WHAT, SINCE, ENGINE)),
+    }
+}
+
+fn from_wire(wire: BuildHistoryRecord) -> HistoryRecord {
+    let time = |stamp: Option<prost_types::Timestamp>| stamp.and_then(|t| SystemTime::try_from(t).ok());
+    let count = |number: i32| u32::try_from(number).unwrap_or(0);
+    let mut record = HistoryRecord::default();
+    record.build_ref = wire.r#ref;
+    record.frontend = wire.frontend;
+    record.attrs = wire.frontend_attrs.into_iter().collect();
+    let exporters = wire.exporters.into_iter();
+    record.exporters = exporters
+        .map(|e| HistoryExporter::new(e.r#type, e.attrs.into_iter().collect()))
+        .collect();
+    record.created_at = time(wire.created_at);
+    record.completed_at = time(wire.completed_at);
+    record.state = match &wire.error {
+        _ if wire.completed_at.is_none() => HistoryState::Running,
+        None => HistoryState::Completed,
+        Some(error) if is_cancel(error) => HistoryState::Canceled,
+        Some(_) => HistoryState::Error,
+    };
+    record.error = wire.error.map(|e| HistoryError::new(e.code, e.message));
+    record.total_steps = count(wire.num_total_steps);
+    record.completed_steps = count(wire.num_completed_steps);
+    record.cached_steps = count(wire.num_cached_steps);
+    record.warnings = count(wire.num_warnings);
+    record.pinned = wire.pinned;
+    record.generation = count(wire.generation);
+    record.exporter_response = wire.exporter_response.into_iter().collect();
+    record.logs = wire.logs.map(descriptor);
+    record.trace = wire.trace.map(descriptor);
+    record.external_error = wire.external_error.map(descriptor);
+    let alone = wire.result.map(|result| (String::new(), result));
+    let results = alone.into_iter().chain(wire.results);
+    record.results = results.map(|(platform, r)| (platform, result(r))).collect();
+    record
+}
+
+fn is_cancel(error: &RpcStatus) -> bool {
+    error.code == Code::Cancelled as i32
+}
+
+fn result(wire: BuildResultInfo) -> HistoryResult {
+    let mut result = HistoryResult::default();
+    result.results = wire
+        .results
+        .into_iter()
+        .map(|(i, d)| (i, descriptor(d)))
+        .collect();
+    if let (true, Some(only)) = (result.results.is_empty(), wire.result_deprecated) {
+        result.results.insert(0, descriptor(only));
+    }
+    result.attestations = wire.attestations.into_iter().map(descriptor).collect();
+    result
+}
+
+fn descriptor(wire: WireDescriptor) -> Descriptor {
+    let mut descriptor = Descriptor::new(
+        wire.media_type,
+        wire.digest,
+        u64::try_from(wire.size).unwrap_or(0),
+    );
+    descriptor.annotations = wire.annotations.into_iter().collect();
+    descriptor
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_follow_from_end_and_error() {
+        let at = |seconds| Some(prost_types::Timestamp { seconds, nanos: 0 });
+        let error = |code: Code| {
+            Some(RpcStatus {
+                code: code as i32,
+                ..RpcStatus::default()
+            })
+        };
+        for (completed_at, error, state) in [
+            (None, None, HistoryState::Running),
+            (at(2), None, HistoryState::Completed),
+            (at(2), error(Code::Unknown), HistoryState::Error),
+            (at(2), error(Code::Cancelled), HistoryState::Canceled),
+        ] {
+            let record = from_wire(BuildHistoryRecord {
+                created_at: at(1),
+                completed_at,
+                error,
+                num_total_steps: -3,
+                ..BuildHistoryRecord::default()
+            });
+            assert_eq!((record.state, record.total_steps), (state, 0));
+        }
+    }
+}
