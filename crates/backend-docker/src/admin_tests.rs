@@ -97,7 +97,10 @@ async fn a_removal_says_what_went_and_heeds_what_is_known() {
         .prune(&options, &mut |_| ())
         .await
         .expect("removes");
-    assert_eq!(new.arrived("POST /v1.4"), 1);
+    assert_eq!(
+        new.arrived("POST /v1.51/build/prune?max-used-space=1 HTTP/1.1"),
+        1
+    );
     assert_eq!(new.arrived("GET /v1.47/system/df?type=build-cache HTTP/1.1"), 1);
     for filter in ["id!=a", "mutable", "parents=x"] {
         let options = PruneOptions::new().query(CacheQuery::new().filter(filter).expect("a filter"));

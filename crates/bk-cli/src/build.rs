@@ -217,7 +217,7 @@ async fn drive(
 }
 
 /// [`drive`] for anything that has events.
-async fn drawn<T, F: Future<Output = Result<T, BuildError>>>(
+pub(crate) async fn drawn<T, F: Future<Output = Result<T, BuildError>>>(
     work: impl FnOnce(EventSink) -> F,
     renderer: Box<dyn Renderer + Send>,
     interrupt: Interrupt,

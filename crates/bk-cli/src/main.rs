@@ -4,6 +4,7 @@
 //! `bk_client`, drawing from `bk_progress`. What is left is the command line, the terminal, signals and exit codes.
 
 mod access;
+mod admin;
 mod args;
 mod bake;
 mod build;
@@ -55,6 +56,7 @@ fn run(cli: &args::Cli, line: &[OsString], around: &settings::Around) -> Result<
         args::Command::Daemon(command) => private::main(command),
         args::Command::Completion(args) => manual::completion(args),
         args::Command::Man(args) => manual::man(args),
+        other => admin::main(&cli.global, other).unwrap_or(exit::USAGE),
     })
 }
 

@@ -1,6 +1,9 @@
 //! The binary from outside: exit codes, what goes to which stream, bad input, signals; without a daemon, against the fake
 //! one, and against live ones.
 
+#[cfg(unix)]
+#[path = "cli/admin.rs"]
+mod admin;
 #[path = "cli/bake.rs"]
 mod bake;
 #[cfg(unix)]

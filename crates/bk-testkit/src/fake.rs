@@ -17,6 +17,7 @@ mod history;
 mod hostile;
 mod image;
 mod job;
+mod later;
 mod receive;
 mod script;
 mod session;

@@ -49,7 +49,7 @@ pub struct HistoryRecord {
     pub results: BTreeMap<String, HistoryResult>,
     /// Blob with its progress.
     pub logs: Option<Descriptor>,
-    /// Blob with its trace, as JSON in OpenTelemetry's form.
+    /// Blob with its trace: spans as JSON objects, one behind the other, as Go's OpenTelemetry writes them.
     pub trace: Option<Descriptor>,
     /// Blob with the whole error, when it is too large for the record.
     pub external_error: Option<Descriptor>,

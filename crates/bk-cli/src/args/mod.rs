@@ -3,6 +3,7 @@
 //! One file holds the options under one heading of `bk build --help`; an option is declared nowhere else.
 
 mod access;
+mod admin;
 mod bake;
 mod cache;
 mod call;
@@ -22,6 +23,10 @@ mod steps;
 use clap::{Args, Parser, Subcommand};
 
 pub(crate) use access::AccessArgs;
+pub(crate) use admin::{
+    CacheFilterArgs, DuArgs, ForceArgs, HistoryCommand, HistoryLogsArgs, HistoryLsArgs, HistoryRmArgs,
+    HistoryTraceArgs, InfoArgs, PingArgs, PruneArgs, WorkersArgs,
+};
 pub(crate) use bake::BakeArgs;
 pub(crate) use cache::CacheArgs;
 pub(crate) use call::CallArgs;
@@ -85,6 +90,19 @@ pub(crate) enum Command {
     /// Look at the context of a build
     #[command(subcommand)]
     Ctx(CtxCommand),
+    /// Show what the daemon's build cache holds
+    Du(DuArgs),
+    /// Remove what no build uses from the daemon's build cache
+    Prune(PruneArgs),
+    /// List what runs steps in the daemon
+    Workers(WorkersArgs),
+    /// Show what the daemon is: versions, workers, platforms, rules of its cache
+    Info(InfoArgs),
+    /// Ask whether the daemon answers, how fast, and what it can do
+    Ping(PingArgs),
+    /// Look at builds that the daemon remembers
+    #[command(subcommand)]
+    History(HistoryCommand),
     /// Say which settings hold, and where they come from
     #[command(subcommand)]
     Config(ConfigCommand),

@@ -1,6 +1,8 @@
 //! `bk` and `docker buildx` side by side: the same flags on the same daemon make the same files, archives, images and
 //! metadata. Where they differ on purpose the test says so.
 
+#[path = "versus/admin.rs"]
+mod admin;
 #[path = "versus/images.rs"]
 mod images;
 #[path = "versus/pair.rs"]

@@ -187,6 +187,22 @@ async fn unknown_methods_and_sources_are_answered_as_upstream_answers() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fields_of_later_daemons_break_nothing() {
+    let recorder = harmless(Fault::UnknownFields).await;
+    let healthy = build(Script::healthy()).await.1;
+    assert_eq!(recorder.completed(), healthy.completed());
+    assert!(!recorder.completed().is_empty());
+    // A failure keeps its text and its place among the new fields too.
+    let script = Script::healthy().fault(Fault::UnknownFields).fault(status(
+        2,
+        "what happened",
+        &[("later.Kind+json", "{}")],
+    ));
+    let error = build(script).await.0.expect_err("it must fail");
+    assert!(chain(&error).contains("what happened"), "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn odd_progress_is_passed_on_without_harm() {
     let (result, recorder) = {
         let daemon = fake(Script::healthy().fault(Fault::OddProgress));

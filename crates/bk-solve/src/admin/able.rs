@@ -29,11 +29,19 @@ pub fn capabilities(info: &BuilderInfo) -> Vec<Capability> {
     by_version(buildkit_of(info), None)
 }
 
-/// The same for a daemon that was asked: whether it tells its version (BuildKit 0.11) and which workers it has.
-pub(super) fn of(line: Option<BuildkitVersion>, tells: bool, workers: &[Worker]) -> Vec<Capability> {
+/// The same for a daemon that was asked: whether it is known to be Docker Engine, whether it tells its version (BuildKit
+/// 0.11), and which workers it has.
+pub(super) fn of(
+    line: Option<BuildkitVersion>,
+    engine: bool,
+    tells: bool,
+    workers: &[Worker],
+) -> Vec<Capability> {
     let mut all = by_version(line, Some(tells));
     if let Some(worker) = workers.first() {
-        let keeps = !worker.labels.contains_key(MOBY_LABEL) || worker.labels.contains_key(SNAPSHOTTER_LABEL);
+        // Old engines give their worker no labels, only this name.
+        let engine = engine || worker.labels.contains_key(MOBY_LABEL) || worker.id == "moby";
+        let keeps = !engine || worker.labels.contains_key(SNAPSHOTTER_LABEL);
         all.extend(STORE.map(|name| {
             let able = match keeps {
                 true => Able::Yes,
@@ -85,13 +93,13 @@ mod tests {
         assert_eq!(able(&new, "--shm-size"), Able::Yes);
         assert!(matches!(able(&new, "--memory and the other limits"), Able::No(_)));
         // Endpoints in front of an engine hide the version.
-        let hidden = of(None, true, &[]);
+        let hidden = of(None, false, true, &[]);
         assert_eq!(
             (able(&hidden, HISTORY), able(&hidden, "--shm-size")),
             (Able::Yes, Able::Yes)
         );
         assert!(matches!(able(&hidden, "several --output"), Able::Unknown(_)));
-        let hidden = of(None, false, &[]);
+        let hidden = of(None, false, false, &[]);
         assert!(matches!(able(&hidden, "several --output"), Able::No(_)));
         assert!(matches!(able(&hidden, "--shm-size"), Able::Unknown(_)));
     }
@@ -99,15 +107,22 @@ mod tests {
     #[test]
     fn graph_drivers_keep_no_manifests() {
         let mut worker = Worker::default();
-        assert_eq!(able(&of(None, true, &[worker.clone()]), STORE[0]), Able::Yes);
+        assert_eq!(
+            able(&of(None, false, true, &[worker.clone()]), STORE[0]),
+            Able::Yes
+        );
+        assert!(matches!(
+            able(&of(None, true, true, &[worker.clone()]), STORE[0]),
+            Able::No(_)
+        ));
         worker.labels.insert(MOBY_LABEL.to_owned(), String::new());
         assert!(matches!(
-            able(&of(None, true, &[worker.clone()]), STORE[0]),
+            able(&of(None, false, true, &[worker.clone()]), STORE[0]),
             Able::No(_)
         ));
         worker
             .labels
             .insert(SNAPSHOTTER_LABEL.to_owned(), "overlayfs".to_owned());
-        assert_eq!(able(&of(None, true, &[worker]), STORE[0]), Able::Yes);
+        assert_eq!(able(&of(None, false, true, &[worker]), STORE[0]), Able::Yes);
     }
 }

@@ -56,7 +56,7 @@ pub(super) async fn info(admin: &ControlAdmin) -> Result<DaemonInfo, BuildError>
         buildkit_of(&bk_build::BuilderInfo::new("buildkitd", "").version(version))
     });
     info.buildkit_line = line.map(|BuildkitVersion(major, minor)| format!("{major}.{minor}"));
-    info.capabilities = able::of(line, tells, &workers);
+    info.capabilities = able::of(line, info.builder.backend == "docker", tells, &workers);
     info.workers = Some(workers);
     Ok(info)
 }

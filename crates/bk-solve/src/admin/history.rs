@@ -5,8 +5,8 @@
 use std::{collections::HashMap, time::SystemTime};
 
 use bk_build::{
-    BuildError, Descriptor, EventSink, HistoryError, HistoryExporter, HistoryRecord, HistoryResult,
-    HistoryState, InputError, ProtocolFailure, limits::MAX_HISTORY_BLOB,
+    BuildError, BuildEvent, Descriptor, EventSink, HistoryError, HistoryExporter, HistoryRecord,
+    HistoryResult, HistoryState, InputError, ProtocolFailure, limits::MAX_HISTORY_BLOB,
 };
 use bk_proto::{
     control::{
@@ -113,7 +113,14 @@ pub(super) async fn logs(
     build_ref: &str,
     events: &EventSink,
 ) -> Result<(), BuildError> {
-    let running = record(admin, build_ref).await?.completed_at.is_none();
+    let begun = record(admin, build_ref).await?;
+    let running = begun.completed_at.is_none();
+    let started = BuildEvent::Started {
+        build_ref: build_ref.to_owned(),
+        builder: admin.dialer.info(),
+        at: begun.created_at.unwrap_or(SystemTime::UNIX_EPOCH),
+    };
+    events.emit(started).await;
     let channel = admin.open().await?;
     let mut control = client(&channel);
     let request = StatusRequest {
@@ -134,13 +141,23 @@ pub(super) async fn logs(
             false => admin.answer(what, ADMIN_WORK, messages.message()).await,
         };
         let Some(message) = message.map_err(failed)? else {
-            return Ok(());
+            break;
         };
         fold.apply(message, &mut batch);
         for event in batch.drain(..) {
             events.emit(event).await;
         }
     }
+    let ended = match running {
+        true => record(admin, build_ref).await?,
+        false => begun,
+    };
+    let completed = BuildEvent::Completed {
+        at: ended.completed_at.unwrap_or_else(SystemTime::now),
+        error: ended.error.map(|e| e.message),
+    };
+    events.emit(completed).await;
+    Ok(())
 }
 
 pub(super) async fn blob(admin: &ControlAdmin, blob: &Descriptor) -> Result<Vec<u8>, BuildError> {

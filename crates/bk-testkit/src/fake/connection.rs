@@ -17,7 +17,7 @@ use hyper_util::{
 use tokio::net::{UnixListener, UnixStream};
 use tower_service::Service;
 
-use super::{CallSeen, State, control::ControlApi, history::ContentApi};
+use super::{CallSeen, Fault, State, control::ControlApi, history::ContentApi, later};
 
 /// Messages up to this size are taken, as BuildKit does since 0.13.
 const MAX_MESSAGE: usize = 16 << 20;
@@ -97,7 +97,11 @@ impl Service<http::Request<Incoming>> for Services {
         let call = seen(&request);
         self.state.see(|all| all.calls.push(call));
         if request.uri().path().starts_with("/moby.buildkit.v1.Control/") {
-            return Box::pin(self.control.call(request));
+            let answer = self.control.call(request);
+            return match self.state.script.has(|f| *f == Fault::UnknownFields) {
+                true => Box::pin(async { Ok(answer.await?.map(later::with_unknown_fields)) }),
+                false => Box::pin(answer),
+            };
         }
         if request
             .uri()

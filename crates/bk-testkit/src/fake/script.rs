@@ -180,6 +180,8 @@ pub enum Fault {
     /// Progress of every hostile kind: vertices that complete before they start, unknown inputs, control bytes, times
     /// out of range, logs of unknown streams.
     OddProgress,
+    /// Every message of the daemon, also on the session, has fields of every wire type that nobody knows yet.
+    UnknownFields,
     /// A file of this machine is removed after its entry has arrived and before it is asked for.
     Vanish {
         /// The path of the entry.

@@ -25,7 +25,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status, Streaming};
 
-use super::{SessionSeen, State, locked};
+use super::{Fault, SessionSeen, State, later, locked};
 
 /// The oldest daemons give a health check ten seconds and kill the session at the first failure.
 const HEALTH_LIMIT: std::time::Duration = std::time::Duration::from_secs(10);
@@ -105,7 +105,10 @@ pub(crate) async fn attach(
     let session = Arc::new(Session {
         shared_key,
         methods,
-        tunnel: Tunnel(sender),
+        tunnel: Tunnel {
+            sender,
+            later: state.script.has(|f| *f == Fault::UnknownFields),
+        },
         life: life.clone(),
     });
     locked(&state.sessions).insert(id.clone(), Arc::clone(&session));
@@ -189,7 +192,11 @@ pub(crate) fn origin() -> Uri {
 
 /// The HTTP/2 connection inside a session, as a gRPC transport.
 #[derive(Clone, Debug)]
-pub(crate) struct Tunnel(hyper::client::conn::http2::SendRequest<tonic::body::Body>);
+pub(crate) struct Tunnel {
+    sender: hyper::client::conn::http2::SendRequest<tonic::body::Body>,
+    /// Messages have more fields than anybody knows.
+    later: bool,
+}
 
 type Answer = Pin<Box<dyn Future<Output = hyper::Result<http::Response<hyper::body::Incoming>>> + Send>>;
 
@@ -199,10 +206,14 @@ impl tower_service::Service<http::Request<tonic::body::Body>> for Tunnel {
     type Future = Answer;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
-        self.0.poll_ready(cx)
+        self.sender.poll_ready(cx)
     }
 
     fn call(&mut self, request: http::Request<tonic::body::Body>) -> Answer {
-        Box::pin(self.0.send_request(request))
+        let request = match self.later {
+            true => request.map(later::with_unknown_fields),
+            false => request,
+        };
+        Box::pin(self.sender.send_request(request))
     }
 }

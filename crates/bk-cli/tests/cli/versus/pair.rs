@@ -95,6 +95,28 @@ impl Versus {
         run(command.envs(vars.iter().copied()).args(flags).arg(context))
     }
 
+    /// `bk` on the daemon, with these words.
+    pub(super) fn bk(&self, words: &[&str]) -> Command {
+        let mut command = match self.target.route {
+            Route::Direct => bk(&["--backend", "buildkitd"]),
+            route => bk(&["--docker-route", route.name()]),
+        };
+        self.surround(&mut command);
+        command.args(["--addr", &self.target.address]).args(words);
+        command
+    }
+
+    /// `docker buildx` on the daemon, with these words.
+    pub(super) fn buildx(&self, words: &[&str]) -> Command {
+        let mut command = self.docker();
+        command.arg("buildx");
+        if self.target.route == Route::Direct {
+            command.args(["--builder", BUILDER]);
+        }
+        command.args(words);
+        command
+    }
+
     /// Both clients with the flags that `flags` makes for a directory of each, which both must take.
     pub(super) fn both(
         &self,
@@ -149,12 +171,17 @@ impl Versus {
 
 /// Runs `test` on each place that is there, one after the other.
 pub(super) fn everywhere(name: &str, test: impl Fn(&Versus, &tokio::runtime::Runtime)) {
+    on(&PLACES, name, test);
+}
+
+/// The same on some places.
+pub(super) fn on(places: &[(Daemon, Route)], name: &str, test: impl Fn(&Versus, &tokio::runtime::Runtime)) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
         .build()
         .expect("a runtime");
-    for (daemon, route) in PLACES {
+    for &(daemon, route) in places {
         let Some(target) = Target::find(daemon, route, name) else {
             continue;
         };
