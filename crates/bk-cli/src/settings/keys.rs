@@ -33,6 +33,9 @@ const SHARED: &[(&str, &[&str])] = &[
 /// Options that have no meaning in a file, since they say whether files are read.
 const NOT_IN_FILES: &[&str] = &["no-config"];
 
+/// Options that are no settings: what removes things is said where it happens, by who wants it.
+const NEVER: &[&str] = &["force", "all"];
+
 /// Options that mean the same thing in different words although clap does not know it: one that somebody says overrules
 /// what a weaker source says about the others.
 const ALTERNATIVES: &[&[&str]] = &[&["progress", "quiet"], &["call", "check"], &["addr", "builder"]];
@@ -120,9 +123,13 @@ impl Key {
         let pairs = arg.get_value_names().unwrap_or_default().iter().any(|name| {
             name.contains("KEY=VALUE") || name.contains("KEY[=VALUE]") || name.contains("NAME=VALUE")
         });
+        let name = arg.get_long()?.to_owned();
+        if NEVER.contains(&&*name) {
+            return None;
+        }
         Some(Self {
             id: arg.get_id().to_string(),
-            name: arg.get_long()?.to_owned(),
+            name,
             kind,
             global: arg.is_global_set(),
             is_path: parser.type_id() == ValueParser::path_buf().type_id(),
@@ -324,6 +331,12 @@ mod tests {
             assert!(
                 names(&[command]).iter().any(|n| n == name),
                 "bk {command} --{name}"
+            );
+        }
+        for path in [&["prune"][..], &["history", "rm"]] {
+            assert!(
+                NEVER.iter().all(|name| !names(path).iter().any(|n| n == name)),
+                "{path:?}"
             );
         }
         for name in NOT_IN_FILES.iter().chain(DAEMON.0).chain(DAEMON.1) {
