@@ -82,7 +82,7 @@ pub(crate) async fn attach(
     state.see(|s| s.sessions.push(seen));
 
     if let Some(streams) = state.script.faults().iter().find_map(|f| match f {
-        super::Fault::ManyStreams(streams) => Some(*streams),
+        Fault::ManyStreams(streams) => Some(*streams),
         _ => None,
     }) {
         let (messages, outbound) = mpsc::channel(MESSAGES);
