@@ -86,7 +86,7 @@ fn page(command: &Command, parent: Option<&Command>) -> String {
     // A vector takes everything: these cannot fail.
     drop(man.render_title(&mut text));
     drop(man.render_name_section(&mut text));
-    drop(man.render_synopsis_section(&mut text));
+    drop(synopsis(command).to_writer(&mut text));
     drop(man.render_description_section(&mut text));
     drop(man.render_options_section(&mut text));
     if visible(command).next().is_some() {
@@ -131,6 +131,20 @@ fn page(command: &Command, parent: Option<&Command>) -> String {
     ascii(&String::from_utf8_lossy(&text))
 }
 
+/// The usage as the help has it. A list of all options would be a page by itself.
+fn synopsis(command: &Command) -> Roff {
+    let usage = command.clone().render_usage().to_string();
+    let mut roff = Roff::new();
+    roff.control("SH", ["SYNOPSIS"]);
+    for (row, line) in usage.trim_start_matches("Usage: ").lines().enumerate() {
+        if row > 0 {
+            roff.control("br", []);
+        }
+        roff.text([roman(line.trim())]);
+    }
+    roff
+}
+
 /// Not every troff reads UTF-8.
 fn ascii(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -153,6 +167,10 @@ mod tests {
         let version = env!("CARGO_PKG_VERSION");
         assert!(
             page.contains(&format!(".TH bk-ctx-tar 1  \"bk {version}\" bk\n")),
+            "{page}"
+        );
+        assert!(
+            page.contains(".SH SYNOPSIS\nbk ctx tar [OPTIONS] <DIR>\n"),
             "{page}"
         );
         assert!(

@@ -12,7 +12,15 @@ pub(super) const WITHOUT: &[&str] = &["completion", "config", "help", "man"];
 const SHARED: &[(&str, &[&str])] = &[
     (
         "bake",
-        &["context-mode", "context-owner", "on-change", "progress", "sync"],
+        &[
+            "context-mode",
+            "context-owner",
+            "on-change",
+            "progress",
+            "retries",
+            "stall-timeout",
+            "sync",
+        ],
     ),
     (
         "ctx",

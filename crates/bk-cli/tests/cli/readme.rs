@@ -33,7 +33,8 @@ fn section<'a>(document: &'a str, heading: &str) -> &'a str {
 fn options(text: &str, start: &str) -> Vec<String> {
     let mut found: Vec<String> = text
         .lines()
-        .filter(|line| line.trim_start().starts_with(start))
+        // Help that is wrapped has lines that begin with an option too, further to the right.
+        .filter(|line| line.trim_start().starts_with(start) && !line.starts_with("        "))
         .filter_map(|line| line.split("--").nth(1))
         .map(|rest| {
             rest.chars()
