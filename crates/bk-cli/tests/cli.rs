@@ -48,6 +48,9 @@ mod live;
 #[path = "cli/look.rs"]
 mod look;
 #[cfg(unix)]
+#[path = "cli/pass.rs"]
+mod pass;
+#[cfg(unix)]
 #[path = "cli/private.rs"]
 mod private;
 #[path = "cli/readme.rs"]
@@ -58,6 +61,9 @@ mod settings;
 #[cfg(unix)]
 #[path = "cli/terminal.rs"]
 mod terminal;
+#[cfg(unix)]
+#[path = "cli/unreachable.rs"]
+mod unreachable;
 #[cfg(unix)]
 #[path = "cli/versus.rs"]
 mod versus;
