@@ -7,9 +7,6 @@ use bk_dial::{Helper, Serves, TlsOptions};
 use bk_solve::BoxedIo;
 use tokio::net::{TcpStream, UnixStream};
 
-/// What to do when nothing listens.
-const START: &str = "; is buildkitd running there?";
-
 /// What addresses may be.
 const ALLOWED: &str = "unix:///path/to/buildkitd.sock, tcp://host:port, docker-container://name, podman-container://name, \
                        nerdctl-container://name, kube-pod://name or ssh://[user@]host[:port][/socket]";
@@ -40,9 +37,9 @@ impl Endpoint {
         match self {
             Self::Tcp(address) | Self::Tls(address, _) => Ok(Self::Tls(address, Arc::new(options))),
             other => Err(InputError::new(
-                "--tlscacert, --tlscert, --tlskey, --tlsservername, --tlsdir",
+                "--tls, --tlscacert, --tlscert, --tlskey, --tlsservername, --tlsdir",
                 format!("there is no TLS at `{other}`"),
-                "an address tcp://host:port",
+                "an address tcp://host:port or https://host",
             )),
         }
     }
@@ -53,24 +50,39 @@ impl Endpoint {
     /// [`BuildError::Connect`], naming the address; [`BuildError::Input`] names what is wrong with the files of
     /// [`TlsOptions`].
     pub async fn dial(&self) -> Result<BoxedIo, BuildError> {
-        let failed = |e: io::Error, advice: &str| {
-            BuildError::from(ConnectError::single(self.to_string(), format!("{e}{advice}")))
-        };
-        let started = |e| failed(e, START);
+        let failed = |e: io::Error| BuildError::from(ConnectError::single(self.to_string(), self.why(&e)));
         match self {
-            Self::Unix(path) => Ok(Box::new(UnixStream::connect(path).await.map_err(started)?)),
-            Self::Tcp(address) => Ok(Box::new(tcp(address).await.map_err(started)?)),
+            Self::Unix(path) => Ok(Box::new(UnixStream::connect(path).await.map_err(failed)?)),
+            Self::Tcp(address) => Ok(Box::new(tcp(address).await.map_err(failed)?)),
             Self::Tls(address, options) => {
-                let stream = tcp(address).await.map_err(started)?;
+                let stream = tcp(address).await.map_err(failed)?;
                 match options.connect(host(address), &[HTTP2], stream).await {
                     Ok(stream) => Ok(Box::new(stream)),
                     Err(e) => match e.get_ref().and_then(|e| e.downcast_ref::<InputError>()) {
                         Some(input) => Err(input.clone().into()),
-                        None => Err(failed(e, "")),
+                        None => Err(failed(e)),
                     },
                 }
             }
-            Self::Helper(helper) => Ok(Box::new(helper.dial().map_err(|e| failed(e, ""))?)),
+            Self::Helper(helper) => Ok(Box::new(helper.dial().map_err(failed)?)),
+        }
+    }
+}
+
+impl Endpoint {
+    /// What a failure means there, and what to do.
+    fn why(&self, error: &io::Error) -> String {
+        match (self, error.kind()) {
+            (Self::Unix(_), io::ErrorKind::NotFound) => {
+                "there is no such socket; is buildkitd running there?".to_owned()
+            }
+            (Self::Unix(_), io::ErrorKind::PermissionDenied) => {
+                "permission denied; the socket is open to root, or to the group that buildkitd was started with".to_owned()
+            }
+            (Self::Unix(_) | Self::Tcp(_) | Self::Tls(..), io::ErrorKind::ConnectionRefused) => {
+                "nothing listens there; is buildkitd running there?".to_owned()
+            }
+            _ => error.to_string(),
         }
     }
 }

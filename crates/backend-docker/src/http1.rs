@@ -15,6 +15,7 @@ use http_body_util::{BodyExt, Empty, Limited, combinators::UnsyncBoxBody};
 use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
+use tokio::sync::oneshot;
 
 use crate::{
     endpoint::Endpoint,
@@ -39,6 +40,8 @@ pub(crate) struct Connection {
     sender: http1::SendRequest<Body>,
     host: String,
     owner: TaskOwner,
+    /// Why the connection failed, if it did.
+    ended: oneshot::Receiver<hyper::Error>,
 }
 
 impl Connection {
@@ -49,14 +52,18 @@ impl Connection {
             .await
             .map_err(|e| ConnectError::single(endpoint.to_string(), chain(&e)))?;
         let owner = TaskOwner::new();
+        let (tell, ended) = oneshot::channel();
         owner.executor().spawn(async move {
-            // What fails here fails the request, which reports it.
-            drop(connection.with_upgrades().await);
+            if let Err(e) = connection.with_upgrades().await {
+                // A request that was answered has nobody left who wants to know.
+                drop(tell.send(e));
+            }
         });
         Ok(Self {
             sender,
             host: endpoint.host_header(),
             owner,
+            ended,
         })
     }
 
@@ -86,7 +93,12 @@ impl Connection {
                 HeaderValue::from_str(value)?,
             );
         }
-        Ok(self.sender.send_request(request.body(body)?).await?)
+        match self.sender.send_request(request.body(body)?).await {
+            Ok(response) => Ok(response),
+            // The connection failed before the request was on it, and knows why.
+            Err(e) if e.is_canceled() => Err(SendError::Transport((&mut self.ended).await.unwrap_or(e))),
+            Err(e) => Err(e.into()),
+        }
     }
 }
 

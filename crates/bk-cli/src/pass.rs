@@ -4,7 +4,7 @@
 
 mod listen;
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use bk_client::{BoxedIo, BuildError, Client, ImageBuilder as _, LocalFailure};
 use tokio::{
@@ -74,7 +74,7 @@ fn finish(work: impl Future<Output = Result<(), BuildError>>) -> u8 {
     }
 }
 
-fn runtime() -> std::io::Result<Runtime> {
+fn runtime() -> io::Result<Runtime> {
     Builder::new_multi_thread()
         .worker_threads(limits::WORKER_THREADS)
         .enable_all()
@@ -118,8 +118,12 @@ async fn carry(near: BoxedIo, client: &Client) {
     let (reader, writer) = split(near);
     match client.open_stream().await {
         Ok(far) => {
-            if let Err(e) = pass(reader, writer, far).await {
-                report::to_stderr(&format!("WARNING: a connection broke: {e}\n"));
+            let gone = [io::ErrorKind::BrokenPipe, io::ErrorKind::ConnectionReset];
+            match pass(reader, writer, far).await {
+                Ok(()) => {}
+                // Who has what it wanted may just go.
+                Err(e) if gone.contains(&e.kind()) => {}
+                Err(e) => report::to_stderr(&format!("WARNING: a connection broke: {e}\n")),
             }
         }
         Err(e) => report::to_stderr(&report::render(&e, false)),
@@ -131,7 +135,7 @@ async fn pass(
     mut reader: impl AsyncRead + Unpin,
     mut writer: impl AsyncWrite + Unpin,
     far: BoxedIo,
-) -> std::io::Result<()> {
+) -> io::Result<()> {
     let (mut far_reader, mut far_writer) = split(far);
     let up = async {
         copy(&mut reader, &mut far_writer).await?;

@@ -16,6 +16,11 @@ use crate::{
     tokens,
 };
 
+/// What addresses may be when nothing is said of the kind of daemon.
+const ADDRESSES: &str = "unix:///PATH, tcp://HOST:PORT, https://HOST[:PORT], ssh://[USER@]HOST[:PORT][/SOCKET], \
+                         docker-container://NAME, podman-container://NAME, nerdctl-container://NAME, kube-pod://NAME, \
+                         docker:// or docker://CONTEXT";
+
 /// Which kind of daemon.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -388,11 +393,17 @@ impl With<'_> {
                 self.buildkitd(place).await
             }
             Backend::Auto if !cfg!(feature = "buildkitd") => self.docker(place).await,
-            Backend::Auto => match self.speaks_http2(place).await? {
-                Some(true) => self.buildkitd(place).await,
-                Some(false) => self.docker(place).await,
-                None => self.either(place).await,
-            },
+            Backend::Auto => self.whatever(place).await,
+        }
+        .map_err(|e| any_address(place, e))
+    }
+
+    /// Whatever answers: TLS can tell, else it is tried.
+    async fn whatever(&self, place: &Place) -> Result<Client, BuildError> {
+        match self.speaks_http2(place).await? {
+            Some(true) => self.buildkitd(place).await,
+            Some(false) => self.docker(place).await,
+            None => self.either(place).await,
         }
     }
 
@@ -406,6 +417,8 @@ impl With<'_> {
             false => self.docker(place).await,
         };
         let refused = match first {
+            // The way there fails, whoever is asked for.
+            Err(BuildError::Connect(e)) if buildkitd_first && is_of_ssh(&e) => return Err(e.into()),
             Err(e @ (BuildError::Connect(_) | BuildError::Timeout { .. })) => e,
             other => return other,
         };
@@ -496,6 +509,25 @@ fn engine_endpoint(place: &Place) -> Result<backend_docker::Endpoint, InputError
         }
         None => place.address.parse(),
     }
+}
+
+/// An address that is of neither kind of daemon: says what there is in all.
+fn any_address(place: &Place, error: BuildError) -> BuildError {
+    match error {
+        BuildError::Input(e)
+            if place.backend == Backend::Auto
+                && matches!(&*e.what, "the address" | "the Docker endpoint") =>
+        {
+            InputError::new("the address", e.message, ADDRESSES).into()
+        }
+        other => other,
+    }
+}
+
+/// Whether `ssh` itself failed: it has a number for that.
+fn is_of_ssh(error: &ConnectError) -> bool {
+    let own = "`ssh` ended with exit status: 255";
+    error.attempts.iter().all(|attempt| attempt.reason.contains(own))
 }
 
 /// Whether only a buildkitd is reached like that.

@@ -27,11 +27,26 @@ pub struct CommandStream {
     stdin: ChildStdin,
     stdout: ChildStdout,
     ended: Option<oneshot::Receiver<End>>,
-    farewell: Option<Pin<Box<dyn Future<Output = io::Result<()>> + Send>>>,
+    farewell: Option<Pin<Box<dyn Future<Output = Verdict> + Send>>>,
+    /// How it ended, once that is known: everybody who asks hears the same.
+    verdict: Option<Verdict>,
     /// What comes first, as long as it may be a message for people.
     words: Words,
+    /// Whether the output has ended.
+    done: bool,
     /// Owns the program: when it is stopped, the program is killed.
     watch: JoinHandle<()>,
+}
+
+/// How a program ended.
+#[derive(Clone)]
+enum Verdict {
+    /// Well.
+    Good,
+    /// Badly; in words.
+    Bad(String),
+    /// Not yet, although it should have.
+    Unknown,
 }
 
 /// Some programs tell on their standard output why they cannot carry anything.
@@ -70,47 +85,52 @@ impl CommandStream {
             stdout,
             ended: Some(ended),
             farewell: None,
+            verdict: None,
             words: Words::Unknown,
+            done: false,
             watch,
         })
     }
 
-    /// What stands behind the end of the output: the program's own words, or nothing.
-    fn poll_farewell(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Waits until the program has ended, though not for ever.
+    fn poll_farewell(&mut self, cx: &mut Context<'_>) -> Poll<Verdict> {
+        if let Some(verdict) = &self.verdict {
+            return Poll::Ready(verdict.clone());
+        }
         if let (None, Some(ended)) = (&self.farewell, self.ended.take()) {
             let name = self.name.clone();
             self.farewell = Some(Box::pin(async move {
                 match timeout(FAREWELL, ended).await {
-                    Ok(Ok((Ok(status), _))) if status.success() => Ok(()),
-                    Ok(Ok((Ok(status), said))) => Err(io::Error::other(text(&name, status, &said))),
-                    Ok(Ok((Err(e), _))) => Err(e),
+                    Ok(Ok((Ok(status), _))) if status.success() => Verdict::Good,
+                    Ok(Ok((Ok(status), said))) => Verdict::Bad(text(&name, status, &said)),
+                    Ok(Ok((Err(e), _))) => Verdict::Bad(e.to_string()),
                     // It goes on without output, or is being ended.
-                    Ok(Err(_)) | Err(_) => Ok(()),
+                    Ok(Err(_)) | Err(_) => Verdict::Unknown,
                 }
             }));
         }
-        match &mut self.farewell {
-            Some(farewell) => {
-                let done = ready!(farewell.as_mut().poll(cx));
-                self.farewell = None;
-                Poll::Ready(done)
-            }
-            None => Poll::Ready(Ok(())),
-        }
+        let verdict = match &mut self.farewell {
+            Some(farewell) => ready!(farewell.as_mut().poll(cx)),
+            None => Verdict::Unknown,
+        };
+        self.farewell = None;
+        self.verdict = Some(verdict.clone());
+        Poll::Ready(verdict)
     }
 
-    /// The same, with what came instead of a protocol.
+    /// What stands behind the end of the output: the program's own words, with what came instead of a protocol, or nothing.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let done = ready!(self.poll_farewell(cx));
-        let Words::Some(words) = std::mem::replace(&mut self.words, Words::None) else {
-            return Poll::Ready(done);
+        let verdict = ready!(self.poll_farewell(cx));
+        let words = match &self.words {
+            Words::Some(words) => String::from_utf8_lossy(words).trim().to_owned(),
+            Words::Unknown | Words::None => String::new(),
         };
-        let words = String::from_utf8_lossy(&words).trim().to_owned();
-        let text = match done {
-            Ok(()) => format!("`{}` only said: {words}", self.name),
-            Err(e) => format!("{e}: {words}"),
-        };
-        Poll::Ready(Err(io::Error::other(text)))
+        Poll::Ready(match (verdict, &*words) {
+            (Verdict::Bad(text), "") => Err(io::Error::other(text)),
+            (Verdict::Bad(text), words) => Err(io::Error::other(format!("{text}: {words}"))),
+            (_, "") => Ok(()),
+            (_, words) => Err(io::Error::other(format!("`{}` only said: {words}", self.name))),
+        })
     }
 }
 
@@ -165,7 +185,7 @@ impl AsyncRead for CommandStream {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.farewell.is_some() {
+        if self.done {
             return self.poll_end(cx);
         }
         let before = buffer.filled().len();
@@ -176,6 +196,7 @@ impl AsyncRead for CommandStream {
                 if buffer.remaining() == 0 {
                     return Poll::Ready(Ok(()));
                 }
+                self.done = true;
                 break;
             }
             match &mut self.words {
@@ -197,10 +218,11 @@ impl AsyncRead for CommandStream {
 impl AsyncWrite for CommandStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         match ready!(Pin::new(&mut self.stdin).poll_write(cx, data)) {
-            // Its own words say more than that it does not listen any more.
+            // Its own words say more than that it does not listen any more. All of them come with the end of its output, so
+            // whoever reads is told, and nobody is told of half of them before.
             Err(e) if e.kind() == io::ErrorKind::BrokenPipe => match ready!(self.poll_farewell(cx)) {
-                Ok(()) => Poll::Ready(Err(e)),
-                Err(e) => Poll::Ready(Err(e)),
+                Verdict::Unknown => Poll::Ready(Err(e)),
+                Verdict::Good | Verdict::Bad(_) => Poll::Ready(Ok(data.len())),
             },
             other => Poll::Ready(other),
         }
@@ -246,7 +268,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_reason_of_an_end_is_told_to_readers_and_writers() {
+    async fn the_reason_of_an_end_is_told_to_readers_however_much_was_written() {
         let mut stream = start("echo 'no such container: b0' >&2; exit 3");
         let error = stream.read_to_end(&mut Vec::new()).await.expect_err("a reason");
         assert_eq!(
@@ -264,13 +286,17 @@ mod tests {
         let error = stream.read_to_end(&mut Vec::new()).await.expect_err("a reason");
         assert_eq!(error.to_string(), "`carrier` only said: Welcome");
 
-        let mut stream = start("exec 0<&-; echo closed >&2; exit 4");
-        let error = loop {
-            if let Err(e) = stream.write_all(&[0; 1 << 16]).await {
-                break e;
-            }
-        };
-        assert_eq!(error.to_string(), "`carrier` ended with exit status: 4: closed");
+        let mut stream = start("exec 0<&-; echo closed >&2; echo and told; exit 4");
+        for _ in 0..8 {
+            stream.write_all(&[0; 1 << 16]).await.expect("taken");
+        }
+        for _ in 0..2 {
+            let error = stream.read_to_end(&mut Vec::new()).await.expect_err("a reason");
+            assert_eq!(
+                error.to_string(),
+                "`carrier` ended with exit status: 4: closed: and told"
+            );
+        }
 
         let mut stream = start("yes | head -c 100000 >&2; exit 1");
         let error = stream.read_to_end(&mut Vec::new()).await.expect_err("a reason");

@@ -130,7 +130,9 @@ impl Helper {
             .spawn()
             .map_err(|e| {
                 let text = match e.kind() {
-                    std::io::ErrorKind::NotFound => format!("there is no program `{name}` in PATH"),
+                    std::io::ErrorKind::NotFound => {
+                        format!("there is no program `{name}` in PATH; install it, or start bk where it is")
+                    }
                     _ => format!("cannot start `{name}`: {e}"),
                 };
                 std::io::Error::new(e.kind(), text)

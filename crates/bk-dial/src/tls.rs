@@ -306,7 +306,12 @@ fn certificates(flag: &str, pem: &Pem) -> Result<Vec<CertificateDer<'static>>, I
     match all {
         Ok(all) if !all.is_empty() => Ok(all),
         Ok(_) => Err(wrong(flag, pem, "it holds no certificate in PEM")),
-        Err(e) => Err(wrong(flag, pem, &e.to_string())),
+        // It would tell of bytes in numbers.
+        Err(_) => Err(wrong(
+            flag,
+            pem,
+            "it is damaged: a section of PEM has no end, or is no base64",
+        )),
     }
 }
 
@@ -339,16 +344,30 @@ impl AsyncRead for TlsStream {
 
 impl AsyncWrite for TlsStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, data)
+        match Pin::new(&mut self.stream).poll_write(cx, data) {
+            // The other side has gone, and may have said why before: whoever reads is told.
+            Poll::Ready(Err(e)) if is_gone(&e) => Poll::Ready(Ok(data.len())),
+            other => other,
+        }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        match Pin::new(&mut self.stream).poll_flush(cx) {
+            Poll::Ready(Err(e)) if is_gone(&e) => Poll::Ready(Ok(())),
+            other => other,
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+    )
 }
 
 #[cfg(test)]

@@ -405,12 +405,29 @@ pub(crate) fn platform(p: &bk_proto::ops::Platform) -> String {
     text
 }
 
+/// What libraries say in their own words, in ours.
+fn plain(reason: &str) -> String {
+    // The first frame of HTTP/2 was something else.
+    if reason.starts_with("http2 error: connection error detected") {
+        return "what is there does not speak HTTP/2; if it speaks TLS, name its authority with --tlscacert"
+            .to_owned();
+    }
+    // It calls each end that comes too early a broken pipe.
+    match reason.ends_with("connection closed because of a broken pipe") {
+        true => "the connection was closed without an answer".to_owned(),
+        false => reason
+            .strip_prefix("connection error: ")
+            .unwrap_or(reason)
+            .to_owned(),
+    }
+}
+
 fn not_buildkit(address: &str, status: &Status, ended: Option<&str>) -> ConnectError {
     let source = std::error::Error::source(status).map(chain);
     // What became of the connection says more than what became of the question.
     let why = ended.filter(|reason| *reason != CLOSED).map(str::to_owned);
     let reason = match why.or(source).or_else(|| ended.map(str::to_owned)) {
-        Some(reason) => format!("no BuildKit answers there: {reason}"),
+        Some(reason) => format!("no BuildKit answers there: {}", plain(&reason)),
         None if status.message().starts_with(classify::NOT_READY) => {
             "this is not a BuildKit endpoint: it closed the connection".to_owned()
         }

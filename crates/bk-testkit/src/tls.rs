@@ -110,7 +110,7 @@ impl TlsFront {
         let mut config = builder
             .with_single_cert(vec![certificate], key)
             .map_err(io::Error::other)?;
-        config.alpn_protocols = vec![b"h2".to_vec()];
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;

@@ -217,7 +217,7 @@ fn an_engine_behind_tls_is_reached_by_variables_options_and_contexts() {
     place.builds(&[home], &["--addr", "docker://far"]);
     let said = place.builds(&[home, ("DOCKER_CONTEXT", "skip")], &[]);
     let warning = format!(
-        "WARNING: the certificate of {address} is not checked (the Docker context `skip` says so): whoever is between can read \
+        "#0 WARN: the certificate of {address} is not checked (the Docker context `skip` says so): whoever is between can read \
          and change the build"
     );
     assert!(said.contains(&warning), "{said}");

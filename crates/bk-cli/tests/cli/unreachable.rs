@@ -5,7 +5,7 @@
 use std::{
     fs,
     io::{Read as _, Write as _},
-    net::{TcpListener, TcpStream},
+    net::{Shutdown, TcpListener, TcpStream},
     os::unix::{fs::PermissionsExt as _, net::UnixListener, process::CommandExt as _},
     path::{Path, PathBuf},
     thread,
@@ -111,6 +111,9 @@ fn answer(stream: &mut TcpStream, bytes: &[u8]) {
     // Whoever is gone needs no answer.
     let _ = stream.read(&mut first);
     let _ = stream.write_all(bytes);
+    let _ = stream.shutdown(Shutdown::Write);
+    // What nobody reads would turn the end into a reset.
+    let _ = std::io::copy(stream, &mut std::io::sink());
 }
 
 /// A port at which nothing listens.
