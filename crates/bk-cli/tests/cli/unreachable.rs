@@ -241,7 +241,7 @@ fn a_socket_that_is_not_for_everybody() {
             other.args(command.get_args()).env_clear().uid(65534).gid(65534);
             command = other;
         } else {
-            fs::set_permissions(&socket, fs::Permissions::from_mode(0)).expect("ours");
+            fs::set_permissions(&socket, fs::Permissions::from_mode(0o0)).expect("ours");
         }
         let output = loop {
             match command.output() {
