@@ -2,13 +2,19 @@
 //!
 //! Live tests touch only records that they made themselves: other tests use the same daemons.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs::{self, File},
+    io::Write as _,
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use bk_testkit::{
     conformance::fresh_token,
     fake::Script,
     live::{Daemon, Engine, Route, Target},
 };
+use nix::pty::openpty;
 use serde_json::Value;
 
 use super::{Ran, bk, fake::fake, live, run, text};
@@ -139,6 +145,28 @@ fn a_daemon_without_a_history_is_refused_by_name() {
     let history = said[1]["capabilities"].as_array().expect("a list").iter();
     let history: Vec<_> = history.filter(|c| c["name"] == "the build history").collect();
     assert_eq!((history.len(), &history[0]["able"]), (1, &Value::from("no")));
+}
+
+#[test]
+fn nothing_goes_unless_somebody_at_the_terminal_says_yes() {
+    for (typed, goes) in [("n\n", false), ("\n", false), ("yes\n", true)] {
+        let daemon = fake(Script::healthy());
+        let pair = openpty(None, None).expect("a pseudo-terminal");
+        let mut keyboard = File::from(pair.master);
+        let mut command = bk(&["--backend", "buildkitd", "--addr", &daemon.address(), "prune"]);
+        command.stdin(Stdio::from(pair.slave));
+        keyboard.write_all(typed.as_bytes()).expect("it can be typed on");
+        let ran = run(&mut command);
+        assert_eq!(ran.code, Some(0), "{typed:?}: {}", ran.err);
+        assert_eq!(
+            ran.err,
+            "WARNING! This removes the build cache that no build uses. Continue? [y/N] "
+        );
+        assert_eq!(ran.out, if goes { "Total:  0B\n" } else { "" }, "{typed:?}");
+        let calls = daemon.seen().calls;
+        let asked = calls.iter().filter(|c| c.path.ends_with("/Prune")).count();
+        assert_eq!(asked, usize::from(goes), "{typed:?}");
+    }
 }
 
 #[test]
