@@ -109,7 +109,15 @@ fn features() -> Result<()> {
         clippy.args(["clippy", "--package", "bk-client"]).args(selection);
         check(clippy.args(["--", "--deny", "warnings"]))?;
     }
-    Ok(())
+    let traces = ["--package", "bk-cli", "--features", "otel"];
+    let mut clippy = cargo();
+    clippy
+        .arg("clippy")
+        .args(traces)
+        .args(["--bins", "--test", "otel"]);
+    check(clippy.args(["--", "--deny", "warnings"]))?;
+    check(cargo().arg("test").args(traces).args(["--test", "otel"]))?;
+    check(cargo().arg("test").args(traces).args(["--bin", "bk", "traces::"]))
 }
 
 /// Runs every benchmark once, small, so that none rots. Nothing is measured: what was compiled for the tests will do.

@@ -43,6 +43,10 @@ fn told(info: &BuilderInfo) -> String {
 
 fn options(global: &Global) -> Result<ConnectOptions, BuildError> {
     let mut options = ConnectOptions::new();
+    #[cfg(feature = "otel")]
+    if let Some(trace) = crate::traces::current() {
+        options = options.trace(trace);
+    }
     if let Some(addr) = &global.addr {
         options = options.addr(addr.clone());
     }

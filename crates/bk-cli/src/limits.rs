@@ -48,3 +48,15 @@ pub(crate) const PROXY_CONNECTIONS: usize = 64;
 /// How long `bk proxy` waits after the system could not accept a connection, usually because descriptors ran out: until some
 /// are closed, asking again is of no use.
 pub(crate) const PROXY_REST: Duration = Duration::from_millis(200);
+
+/// How long a collector may take to answer: what is near answers within milliseconds, and somebody waits for the run's end.
+#[cfg(feature = "otel")]
+pub(crate) const COLLECTOR_ANSWER: Duration = Duration::from_secs(2);
+
+/// How long the spans of a run may take to be exported when it is over: one answer and a little.
+#[cfg(feature = "otel")]
+pub(crate) const TRACES_GRACE: Duration = Duration::from_secs(3);
+
+/// Bytes of a collector's answer that are read: it says at most which spans it did not take.
+#[cfg(feature = "otel")]
+pub(crate) const MAX_COLLECTOR_ANSWER: usize = 64 * 1024;

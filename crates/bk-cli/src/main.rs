@@ -25,6 +25,8 @@ mod private;
 mod report;
 mod request;
 mod settings;
+#[cfg(feature = "otel")]
+mod traces;
 mod verbose;
 
 use std::{ffi::OsString, process::ExitCode};
@@ -46,6 +48,13 @@ fn main() -> ExitCode {
 fn run(cli: &args::Cli, line: &[OsString], around: &settings::Around) -> Result<u8, settings::Stop> {
     color::choose(cli.global.color);
     verbose::set(cli.global.verbose);
+    let command = || command(cli, line, around);
+    #[cfg(feature = "otel")]
+    let command = || traces::during(command);
+    command()
+}
+
+fn command(cli: &args::Cli, line: &[OsString], around: &settings::Around) -> Result<u8, settings::Stop> {
     Ok(match &cli.command {
         args::Command::Build(build) => build::main(&cli.global, build),
         args::Command::Bake(bake) => bake::main(&cli.global, bake),
