@@ -58,12 +58,14 @@ fn live(filters: &[&String]) -> Result<()> {
 fn run_live(filters: &[&String]) -> Result<()> {
     let running = daemons::up_all()?;
     let ledger = Ledger::create()?;
+    let trimming = daemons::trimming();
     let passed = tests(filters)
         .envs(running.variables.iter().map(|(name, value)| (name, value)))
         .env("BK_LIVE_REQUIRED", "1")
         .env("BK_LIVE_LEDGER", &ledger.file)
         .status()?
         .success();
+    drop(trimming);
     let notes = fs::read_to_string(&ledger.file)?;
     let summary = Summary::of(&notes, &running.versions);
     print!("\n{summary}");

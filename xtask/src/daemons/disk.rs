@@ -2,7 +2,9 @@
 //!
 //! The data roots lie on a file system of their own inside one sparse file: the live tests make and remove a million
 //! small files, which some disks of build machines do a hundred times slower (each removal a discard on a virtual
-//! disk). Where no such file can be mounted, they lie on the disk itself.
+//! disk). Where no such file can be mounted, they lie on the disk itself. What is removed inside the file is given back
+//! to the disk now and then ([`Trimming`]), all at once, which is cheap; without that the file only grows, and fills the
+//! disk.
 //!
 //! Engines stack image layers with overlay mounts, which cannot lie on another overlay: so in a container whose own
 //! root is one, and that cannot mount a file, the data roots lie in memory instead.
@@ -13,10 +15,20 @@ use crate::run::{Result, output};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// The size of the file system of data roots; it takes only what is used of it. A whole run of the live tests uses about
 /// 30 GiB.
 const IMAGE_BYTES: u64 = 64 << 30;
+
+/// Not more of the free disk than one in so many may become that file: compilers need some too, and what fails in a
+/// daemon for want of space says so, where a full disk looks like many faults.
+const FREE_PARTS: u64 = 2;
+
+/// How often what was removed is given back to the disk. The tests write and remove some GiB in that time.
+const TRIM_EVERY: Duration = Duration::from_secs(45);
 
 /// Makes the directory of data roots and sees to it that it can hold overlay mounts.
 pub(crate) fn prepare(layout: &Layout) -> Result<()> {
@@ -53,6 +65,56 @@ pub(crate) fn remove(layout: &Layout) -> Result<()> {
     }
 }
 
+/// Gives what the daemons removed back to the disk, until it is dropped.
+pub(crate) struct Trimming {
+    end: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Trimming {
+    /// Begins; does nothing where the data roots lie on the disk itself.
+    pub(crate) fn begin(layout: &Layout) -> Trimming {
+        let (dir, is_file) = (layout.data_dir(), image(layout).exists());
+        let (end, ended) = mpsc::channel();
+        let thread = is_file.then(|| {
+            std::thread::spawn(move || {
+                while ended.recv_timeout(TRIM_EVERY) == Err(RecvTimeoutError::Timeout) {
+                    if let Err(error) = output(Command::new("fstrim").arg(&dir)) {
+                        eprintln!("note: what daemons remove is not given back to the disk: {error}");
+                        return;
+                    }
+                }
+            })
+        });
+        Trimming {
+            end: Some(end),
+            thread,
+        }
+    }
+}
+
+impl Drop for Trimming {
+    fn drop(&mut self) {
+        drop(self.end.take());
+        if let Some(Err(_)) = self.thread.take().map(JoinHandle::join) {
+            eprintln!("note: the thread that gives space back to the disk panicked");
+        }
+    }
+}
+
+/// How large the file may become on this disk.
+fn image_bytes(layout: &Layout) -> Result<u64> {
+    let mut df = Command::new("df");
+    df.args(["--output=avail", "--block-size=1"]).arg(layout.base());
+    let said = output(&mut df)?;
+    let free = said
+        .lines()
+        .nth(1)
+        .and_then(|line| line.trim().parse::<u64>().ok());
+    let free = free.ok_or_else(|| format!("df does not say how much is free: {said:?}"))?;
+    Ok(IMAGE_BYTES.min(free / FREE_PARTS))
+}
+
 /// The file that holds the data roots.
 fn image(layout: &Layout) -> PathBuf {
     layout.base().join("data.img")
@@ -65,7 +127,7 @@ fn mount_image(layout: &Layout, dir: &Path) -> Result<()> {
         return Ok(());
     }
     let image = image(layout);
-    fs::File::create(&image)?.set_len(IMAGE_BYTES)?;
+    fs::File::create(&image)?.set_len(image_bytes(layout)?)?;
     let made = output(
         Command::new("mkfs.ext4")
             .args(["-q", "-F", "-i", "8192", "-m", "0", "-E", "nodiscard"])

@@ -120,6 +120,11 @@ pub(crate) fn stopped() -> Vec<String> {
     stopped.map(|service| service.name().to_owned()).collect()
 }
 
+/// Gives what the daemons remove back to the disk for as long as this is held.
+pub(crate) fn trimming() -> disk::Trimming {
+    disk::Trimming::begin(&Layout::new())
+}
+
 /// The directory of all state.
 pub(crate) fn base() -> PathBuf {
     Layout::new().base().to_path_buf()
