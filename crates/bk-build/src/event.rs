@@ -321,7 +321,16 @@ pub enum WarningKind {
     /// A file was left out of a context because its kind cannot be sent, for instance a socket. Holds its path relative
     /// to the context, with bytes that are not UTF-8 replaced.
     SkippedFile(String),
-    /// Something that our own side noticed.
+    /// Much of what was sent of a context is in one directory that tools fill, for instance `node_modules`.
+    FilledDirectory {
+        /// The directory relative to the context, with bytes that are not UTF-8 replaced.
+        path: String,
+        /// Bytes that were sent of what is in it.
+        bytes: u64,
+        /// Bytes that were sent in all.
+        of: u64,
+    },
+    /// Something else that our own side noticed.
     Client,
 }
 

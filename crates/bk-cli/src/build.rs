@@ -21,6 +21,7 @@ use crate::{
     connect::connect,
     display::{self, Display},
     exit,
+    explain::Explanation,
     files::{self, Metadata},
     interrupt::Interrupt,
     limits, outputs, report,
@@ -55,6 +56,7 @@ pub(crate) fn main(global: &Global, args: &BuildArgs) -> u8 {
         }
     };
     let print_id = args.progress.quiet && !outputs::use_stdout(&request.outputs);
+    let looked_at = request.clone();
     let work = connect_and_build(
         global,
         request,
@@ -63,7 +65,21 @@ pub(crate) fn main(global: &Global, args: &BuildArgs) -> u8 {
         question.as_ref(),
         &mut metadata,
     );
+    let explanation = args
+        .progress
+        .explain
+        .then(|| Explanation::before(&looked_at, &Process))
+        .flatten();
     let done = runtime.block_on(Box::pin(work));
+    if let Some(explanation) = explanation {
+        display.explain(&explanation);
+        if matches!(done, Ok(Done::Built(_))) {
+            explanation.keep(&Process);
+        }
+    }
+    if done.is_err() {
+        display.sum_up_failure();
+    }
     let code = match done.and_then(|done| tell(args, print_id, &display, done, &metadata)) {
         Ok(code) => code,
         Err(e) => fail(&e, !display.shows_output()),

@@ -17,6 +17,7 @@ use bk_progress::{
 
 use crate::{
     args::ProgressArgs,
+    explain::Explanation,
     report,
     request::{self, Surroundings},
 };
@@ -104,6 +105,26 @@ impl Display {
     /// Whether the last output of a failed step is a part of what is drawn.
     pub(crate) fn shows_output(&self) -> bool {
         !matches!(self.mode, Mode::Json | Mode::RawJson)
+    }
+
+    /// Says which files made steps run again, unless the display is for programs.
+    pub(crate) fn explain(&self, explanation: &Explanation) {
+        if self.shows_output() {
+            let tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
+            report::to_stderr(&explanation.tell(&tally.ended_steps()));
+        }
+    }
+
+    /// Says what a build came to that failed after the daemon had begun with it: what was done is in the daemon's cache.
+    pub(crate) fn sum_up_failure(&self) {
+        let begun = self
+            .tally
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .has_steps();
+        if begun {
+            self.sum_up(false);
+        }
     }
 
     /// Says what the build came to, unless the display is for programs or to be quiet.

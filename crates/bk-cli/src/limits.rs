@@ -24,6 +24,9 @@ pub(crate) const WORKER_THREADS: usize = 2;
 /// How often `--on-change=retry` reads a file again. Three times over 150 ms, enough for an editor or compiler to finish
 /// a small file.
 pub(crate) const CHANGE_RETRIES: u32 = 3;
+/// Files that `--explain` names for each step; `bk ctx diff` lists all.
+pub(crate) const EXPLAINED_FILES: usize = 10;
+
 /// The longest source policy, in bytes: thousands of rules.
 pub(crate) const SOURCE_POLICY_BYTES: u64 = 512 * 1024;
 

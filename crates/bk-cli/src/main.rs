@@ -14,6 +14,7 @@ mod connect;
 mod ctx;
 mod display;
 mod exit;
+mod explain;
 mod files;
 mod interrupt;
 mod limits;

@@ -50,21 +50,21 @@ fn content(around: &impl Surroundings) -> Result<ContentOptions, InputError> {
         })?;
         options = options.seconds(seconds);
     }
-    if let Some(dir) = cache_dir(around) {
+    if let Some(dir) = cache_dir(around, "hashes") {
         options = options.cache(Arc::new(DirHashCache::new(dir)));
     }
     Ok(options)
 }
 
-/// Where hashes of files are kept; nowhere without a home.
-fn cache_dir(around: &impl Surroundings) -> Option<PathBuf> {
+/// The directory of that name for what is kept between builds; none without a home.
+pub(crate) fn cache_dir(around: &impl Surroundings, name: &str) -> Option<PathBuf> {
     // Relative ones are to be ignored, says the XDG Base Directory Specification.
     let absolute = |value: OsString| Some(PathBuf::from(value)).filter(|path| path.is_absolute());
     let base = around
         .var("XDG_CACHE_HOME")
         .and_then(absolute)
         .or_else(|| Some(around.var("HOME").and_then(absolute)?.join(".cache")))?;
-    Some(base.join("bk/hashes"))
+    Some(base.join("bk").join(name))
 }
 
 fn owner(text: &str) -> Result<OwnerPolicy, InputError> {
@@ -170,7 +170,7 @@ mod tests {
         assert_eq!((home.seconds, home.cache.is_some()), (1_600_000_000, true));
         let error = content(&[("SOURCE_DATE_EPOCH", "now")]).expect_err("no number");
         assert!(error.contains("SOURCE_DATE_EPOCH"), "{error}");
-        let dir = |around| cache_dir(&Given(around));
+        let dir = |around| cache_dir(&Given(around), "hashes");
         assert_eq!(dir(&[("HOME", "/h")]), Some("/h/.cache/bk/hashes".into()));
         assert_eq!(
             dir(&[("HOME", "/h"), ("XDG_CACHE_HOME", "/c")]),

@@ -49,8 +49,9 @@ pub use bk_fsync::{
     tree::{self, DirTree, MemoryTree, Tree},
 };
 pub use bk_session::{
-    Absence, ContextDifference, ContextSize, ContextTar, ContextView, Deciding, Differs, DockerConfig,
-    LintFinding, LintKind, Need, Needs, Proxies, TokenClient, Why, WhyNot,
+    Absence, ContextChanges, ContextDifference, ContextHistory, ContextRecord, ContextSize, ContextTar,
+    ContextView, Deciding, Differs, DockerConfig, LintFinding, LintKind, Need, Needs, Proxies, TokenClient,
+    Why, WhyNot,
 };
 pub use bk_solve::{BoxedIo, ByteStream};
 

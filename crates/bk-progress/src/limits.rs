@@ -72,6 +72,10 @@ pub const QUIET_STEP_BYTES: usize = 4 * 1024 * 1024;
 /// The same for all running steps.
 pub const QUIET_BYTES: usize = 32 * 1024 * 1024;
 
+/// How long a file transfer goes on before lines of text tell of it, and how long until the next such line: short enough to
+/// see that it goes on, long enough to leave a log readable.
+pub const SENT_EVERY: Duration = Duration::from_secs(3);
+
 /// Cells of the name of a step on the line that sums up a build.
 pub(crate) const LONGEST_NAME: usize = 40;
 

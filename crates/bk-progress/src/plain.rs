@@ -10,9 +10,9 @@ use std::{
     time::Instant,
 };
 
-use bk_build::{BuildEvent, Vertex, VertexId, Warning};
+use bk_build::{BuildEvent, Transfer, Vertex, VertexId, Warning};
 
-use crate::{Fold, Renderer, block::Block, limits, out::Out, text::neutralise_line};
+use crate::{Fold, Renderer, block::Block, limits, out::Out, text::neutralise_line, units};
 
 /// Draws a build as lines of text.
 ///
@@ -47,6 +47,8 @@ pub struct Plain<W> {
     fresh_since: Option<Instant>,
     last_number: u32,
     anything_drawn: bool,
+    /// Transfers that go on: when each was last told of, and whether it was at all.
+    transfers: HashMap<(String, u64), (Instant, bool)>,
 }
 
 impl<W: Write> Plain<W> {
@@ -70,6 +72,7 @@ impl<W: Write> Plain<W> {
             fresh_since: None,
             last_number: 0,
             anything_drawn: false,
+            transfers: HashMap::new(),
         }
     }
 
@@ -157,6 +160,37 @@ impl<W: Write> Plain<W> {
                 self.anything_drawn = true;
             }
         }
+    }
+
+    /// Tells of a transfer that takes long: files and bytes by our own count. The daemon's status knows bytes only, and not
+    /// how many there are.
+    fn transfer(&mut self, transfer: &Transfer) {
+        let Some(now) = self.now else { return };
+        let key = (transfer.source.clone(), transfer.transfer);
+        let (last, told) = self.transfers.get(&key).copied().unwrap_or((now, false));
+        let due = now.saturating_duration_since(last) >= limits::SENT_EVERY;
+        let draws = due || transfer.done && told;
+        if transfer.done {
+            self.transfers.remove(&key);
+        } else {
+            let last = if draws { now } else { last };
+            self.transfers.insert(key, (last, told || draws));
+        }
+        if !draws {
+            return;
+        }
+        let bytes = |count: u64| units::bytes(i64::try_from(count).unwrap_or(i64::MAX));
+        let report = &transfer.report;
+        let s = if report.sent_files == 1 { "" } else { "s" };
+        self.close_line();
+        self.out.push(&format!(
+            "#0 {}: sent {} file{s}, {} of {} offered\n",
+            neutralise_line(&transfer.source),
+            report.sent_files,
+            bytes(report.sent_bytes),
+            bytes(report.offered_bytes)
+        ));
+        self.anything_drawn = true;
     }
 
     fn close_line(&mut self) {
@@ -370,7 +404,7 @@ impl<W: Write> Renderer for Plain<W> {
                     self.warning(&warning);
                 }
             }
-            // Our own counts of a transfer repeat what the daemon's status says of it.
+            BuildEvent::Transfer(t) => self.transfer(t),
             _ => {}
         }
         self.fresh = true;

@@ -27,6 +27,8 @@ struct Step {
     started: Option<SystemTime>,
     completed: Option<SystemTime>,
     cached: bool,
+    failed: bool,
+    cancelled: bool,
     /// Runs before the last one.
     before: Duration,
 }
@@ -44,7 +46,7 @@ impl Step {
     }
 
     /// Whether a person would call it a step, and not something around the steps.
-    fn counts(&self) -> bool {
+    fn is_step(&self) -> bool {
         const AROUND: [&str; 6] = [
             "[internal] ",
             "[auth] ",
@@ -55,9 +57,14 @@ impl Step {
         ];
         // With several platforms each has its own: `[linux/arm64 internal] load …`.
         let bracket = self.name.split(']').next().unwrap_or_default();
-        self.completed.is_some()
+        !self.name.is_empty()
             && !bracket.ends_with(" internal")
             && !AROUND.iter().any(|start| self.name.starts_with(start))
+    }
+
+    /// Whether it is a step that came to an end, good or bad, by itself.
+    fn counts(&self) -> bool {
+        self.completed.is_some() && !self.cancelled && self.is_step()
     }
 }
 
@@ -102,6 +109,8 @@ impl Tally {
             step.inputs.clone_from(&vertex.inputs);
         }
         (step.started, step.completed, step.cached) = (vertex.started, vertex.completed, vertex.cached);
+        step.cancelled = vertex.error.is_some() && vertex.is_cancelled();
+        step.failed = vertex.error.is_some() && !step.cancelled;
     }
 
     /// How long the build took by our own clock, when it has ended.
@@ -109,8 +118,21 @@ impl Tally {
         Some(units::between(self.began?, self.ended?))
     }
 
+    /// The steps that ended, in the order in which they started: the name of each, and whether it was cached.
+    pub fn ended_steps(&self) -> Vec<(String, bool)> {
+        let mut steps: Vec<&Step> = self.steps.values().filter(|step| step.counts()).collect();
+        steps.sort_by(|a, b| (a.started, &a.name).cmp(&(b.started, &b.name)));
+        let named = steps.into_iter().map(|step| (step.name.clone(), step.cached));
+        named.collect()
+    }
+
+    /// Whether the daemon has told of any step.
+    pub fn has_steps(&self) -> bool {
+        self.steps.values().any(Step::is_step)
+    }
+
     /// One line without its end: how many steps were run and how many were cached, the longest of them, and how much was
-    /// sent of what was offered.
+    /// sent of what was offered. After a failure also how many steps failed, were stopped in the middle, or never started.
     pub fn summary(&self) -> String {
         let mut steps: Vec<&Step> = self.steps.values().filter(|step| step.counts()).collect();
         let cached = steps.iter().filter(|step| step.cached).count();
@@ -118,7 +140,25 @@ impl Tally {
             Some(took) => format!("{} in {:.1}s", plural(steps.len(), "step"), took.as_secs_f64()),
             None => plural(steps.len(), "step"),
         };
-        line.push_str(&format!(": {cached} cached, {} run", steps.len() - cached));
+        let failed = steps.iter().filter(|step| step.failed).count();
+        line.push_str(&format!(
+            ": {cached} cached, {} run",
+            steps.len() - cached - failed
+        ));
+        let left = self
+            .steps
+            .values()
+            .filter(|step| step.is_step() && !step.counts());
+        let (stopped, waiting): (Vec<&Step>, Vec<&Step>) = left.partition(|step| step.started.is_some());
+        for (count, what) in [
+            (failed, "failed"),
+            (stopped.len(), "stopped"),
+            (waiting.len(), "not started"),
+        ] {
+            if count > 0 {
+                line.push_str(&format!(", {count} {what}"));
+            }
+        }
         steps.retain(|step| step.took() >= Duration::from_millis(100));
         steps.sort_by(|a, b| b.took().cmp(&a.took()).then_with(|| a.name.cmp(&b.name)));
         for (index, step) in steps.iter().take(2).enumerate() {
@@ -272,6 +312,30 @@ mod tests {
              of 1.00MB"
         );
         assert_eq!(Tally::new().summary(), "0 steps: 0 cached, 0 run");
+    }
+
+    #[test]
+    fn a_failure_is_summed_up_too() {
+        let mut tally = build();
+        let mut failed = Vertex::new("x", "[x 1/2] RUN false");
+        (failed.started, failed.completed) = (Some(at(3400)), Some(at(3450)));
+        failed.error = Some("exit code: 1".to_owned());
+        let mut stopped = Vertex::new("y", "[y 1/1] RUN sleep 9");
+        (stopped.started, stopped.completed) = (Some(at(3400)), Some(at(3500)));
+        stopped.error = Some("context canceled".to_owned());
+        for event in [
+            BuildEvent::VertexFailed(failed),
+            BuildEvent::VertexFailed(stopped),
+            BuildEvent::VertexQueued(Vertex::new("z", "[x 2/2] RUN true")),
+            BuildEvent::VertexQueued(Vertex::new("w", "exporting to something")),
+        ] {
+            tally.event(&event);
+        }
+        assert_eq!(
+            tally.summary(),
+            "5 steps in 4.0s: 1 cached, 3 run, 1 failed, 1 stopped, 1 not started; longest [b 1/1] RUN sleep 3 3.0s, [a 1/1] \
+             RUN sleep 1 1.0s; sent 1.50kB of 1.00MB"
+        );
     }
 
     #[test]

@@ -229,3 +229,15 @@ pub const ABSENCE_ENTRIES: usize = 50_000;
 
 /// And how many are named.
 pub const ABSENCE_NAMES: usize = 3;
+
+/// Manifests of contexts that are kept, the newest ones: more than anyone builds in a week.
+pub const MANIFESTS_KEPT: usize = 64;
+
+/// Largest manifest that is kept, in bytes: about a million files.
+pub const MANIFEST_BYTES: u64 = 128 * 1024 * 1024;
+
+/// Largest record of a manifest, in bytes: the longest path that Linux has, and some numbers.
+pub const MANIFEST_RECORD: u64 = 16 * 1024;
+
+/// Differences from a manifest that are held; of the others only the number is known.
+pub const MANIFEST_CHANGES: usize = 10_000;

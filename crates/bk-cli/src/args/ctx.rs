@@ -19,7 +19,7 @@ pub(crate) enum CtxCommand {
     Lint(Box<CtxLintArgs>),
     /// Print a digest of what a build would send
     Hash(Box<CtxHashArgs>),
-    /// Compare what a build would send with another directory
+    /// Compare what a build would send with another directory, or with the last build
     Diff(Box<CtxDiffArgs>),
     /// Write the context as a tar archive, after its ignore file
     Tar(Box<CtxTarArgs>),
@@ -178,7 +178,7 @@ pub(crate) struct CtxDiffArgs {
     pub(crate) directory: PathBuf,
     #[command(flatten)]
     pub(crate) look: LookArgs,
-    /// The directory to compare with, as a context of its own
+    /// The directory to compare with, as a context of its own. Default: the last build with --explain
     #[arg(value_name = "OTHER")]
-    pub(crate) other: PathBuf,
+    pub(crate) other: Option<PathBuf>,
 }

@@ -21,6 +21,11 @@ pub(crate) struct ProgressArgs {
           default_value = "false", hide_default_value = true, hide_possible_values = true,
           action = clap::ArgAction::Set)]
     pub(crate) timings: bool,
+    /// After the build, say beside each COPY and ADD that ran which files changed since the last build with --explain
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          default_value = "false", hide_default_value = true, hide_possible_values = true,
+          action = clap::ArgAction::Set)]
+    pub(crate) explain: bool,
     /// Write the output of each step to a file of its own in DIR
     #[arg(long, value_name = "DIR")]
     pub(crate) log_dir: Option<PathBuf>,

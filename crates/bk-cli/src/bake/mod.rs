@@ -65,6 +65,9 @@ pub(crate) fn main(global: &Global, args: &BakeArgs) -> u8 {
     let view = Arc::clone(&work.view);
     let with_log = !view.shows_output();
     let done = runtime.block_on(Box::pin(run::run(global, args, *work)));
+    if !done.as_ref().is_ok_and(run::Done::is_whole) {
+        view.sum_up_failure();
+    }
     let code = match done.and_then(|done| {
         let code = run::tell(args, done, with_log)?;
         if code == exit::SUCCESS {
@@ -86,6 +89,7 @@ fn prepare(args: &BakeArgs) -> Result<Todo, BuildError> {
         mode: args.progress,
         quiet: false,
         timings: false,
+        explain: false,
         log_dir: None,
     };
     let view = Arc::new(Display::new(&progress, &Process)?);

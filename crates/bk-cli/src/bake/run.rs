@@ -34,6 +34,14 @@ pub(super) struct Done {
     answers: Vec<Asked>,
 }
 
+impl Done {
+    /// Whether every target was built and every question answered.
+    pub(super) fn is_whole(&self) -> bool {
+        let answered = |asked: &Asked| matches!(asked.answer, Some(Ok(_)));
+        self.built.iter().all(|ended| ended.end.is_built()) && self.answers.iter().all(answered)
+    }
+}
+
 /// A question about a target.
 struct Asked {
     name: String,

@@ -272,6 +272,7 @@ const FLAGS: &[(&str, &[&str], Does)] = &[
     ("progress", &[], ShownBy("progress_modes_and_their_variable")),
     ("quiet", &[], ShownBy("progress_modes_and_their_variable")),
     ("timings", &[], ShownBy("timings_follow_the_build")),
+    ("explain", &[], ShownBy("files_that_changed_are_explained")),
     (
         "log-dir",
         &[],

@@ -94,6 +94,60 @@ fn timings_follow_the_build() {
 }
 
 #[test]
+fn files_that_changed_are_explained() {
+    let dockerfile = "FROM scratch\nCOPY sh /bin/sh\nCOPY src /src\n";
+    let (daemon, dir) = (fake(Script::healthy()), context(dockerfile));
+    let cache = tempfile::tempdir().expect("a directory");
+    fs::create_dir(dir.path().join("src")).expect("a directory");
+    let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).expect("writable");
+    write("src/a", "a");
+    write("src/b", "b");
+    let explained = |flags: &[&str]| {
+        let ran = run(build(&daemon, dir.path(), flags).env("XDG_CACHE_HOME", cache.path()));
+        assert_eq!(ran.code, Some(0), "{}", ran.err);
+        let at = ran.err.find("explain: ").unwrap_or(ran.err.len());
+        ran.err[at..].to_owned()
+    };
+    let diff = || run(bk(&["ctx", "diff", "-C", text(dir.path())]).env("XDG_CACHE_HOME", cache.path()));
+    let none = diff();
+    assert_eq!(none.code, Some(2), "{}", none.err);
+    assert!(
+        none.err.contains("no build of this context is remembered"),
+        "{}",
+        none.err
+    );
+    let first = explained(&["--explain"]);
+    assert!(
+        first.starts_with("explain: no earlier build of this context is known"),
+        "{first}"
+    );
+    assert_eq!((diff().code, &*diff().out), (Some(0), ""));
+    write("src/a", "changed");
+    write("src/c\u{1b}[2J", "new");
+    fs::remove_file(dir.path().join("src/b")).expect("it was there");
+    let diff = diff();
+    assert_eq!(
+        (diff.code, &*diff.out),
+        (Some(1), "C src/a\n- src/b\n+ src/c\u{1b}[2J\n")
+    );
+    // The fake daemon knows no cache of steps: the other instruction runs as well.
+    let second = explained(&["--explain"]);
+    assert_eq!(
+        second.lines().take(5).collect::<Vec<_>>(),
+        [
+            "explain: [1/2] COPY sh /bin/sh: nothing that it takes has changed since the last build: a step before it has, or \
+             the daemon's cache lost it",
+            "explain: [2/2] COPY src /src: 1 changed, 1 added, 1 removed",
+            "  C src/a",
+            "  - src/b",
+            "  + src/c",
+        ],
+        "{second}"
+    );
+    assert_eq!(explained(&[]), "");
+}
+
+#[test]
 fn our_own_json_begins_with_its_version() {
     let (daemon, dir) = (fake(Script::healthy()), context(GOOD));
     let ran = run(&mut build(&daemon, dir.path(), &["--progress", "json"]));
@@ -188,6 +242,15 @@ fn a_failing_step_shows_its_output_its_place_and_its_exit_code() {
         assert!(name.ends_with("RUN echo oh && exit 3"), "{name}");
         let (log, place) = end.split_once("------\n").expect("the end of the output");
         assert!(log.ends_with("oh\n"), "{log}");
+        let (sum, place) = place.split_at(place.find("Dockerfile:3").expect("the place"));
+        // Quiet is quiet; the context, the Dockerfile and its neighbours were sent.
+        match flags {
+            [] => {
+                assert!(sum.contains(": 0 cached, 1 run, 1 failed; sent "), "{sum}");
+                assert_eq!(sum.lines().count(), 1, "{sum}");
+            }
+            _ => assert_eq!(sum, ""),
+        }
         assert!(
             place.starts_with("Dockerfile:3\n--------------------\n   1 |     FROM scratch\n"),
             "{place}"

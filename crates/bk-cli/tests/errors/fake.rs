@@ -123,3 +123,29 @@ fn a_file_that_vanishes_is_named() {
     scene.at("buildkitd", &daemon.address());
     Snapshots::default().check("local-vanished", "", &scene.run(&["build", "-q", "."]));
 }
+
+#[test]
+fn a_failed_build_is_summed_up_and_a_filled_directory_is_named() {
+    let daemon = FakeDaemon::start(Script::healthy()).expect("a fake daemon");
+    let mut scene = Scene::new("FROM scratch\nCOPY . /\nRUN echo one\nRUN false\nRUN echo two\n");
+    scene.at("buildkitd", &daemon.address());
+    scene.file("web/node_modules/all.js", vec![b'x'; 3_000_000]);
+    scene.file("web/index.html", "<html>");
+    let text = scene.run(&["build", "--progress", "plain", "."]);
+    let warning = "#0 WARN: `web/node_modules` is 99 % of what was sent (3.0 MB); if no instruction needs it, add it to the \
+                   ignore file\n";
+    assert_eq!(text.matches(warning).count(), 1, "{text}");
+    let sum = "3 steps in <time>: 0 cached, 2 run, 1 failed; sent 3.00MB of 3.00MB\nDockerfile:4\n";
+    assert!(text.contains(sum), "{text}");
+    let quiet = scene.run(&["build", "-q", "."]);
+    assert!(
+        !quiet.contains("node_modules") && !quiet.contains(" steps in "),
+        "{quiet}"
+    );
+    scene.file("docker-bake.json", "{\"target\": {\"default\": {}}}");
+    let baked = scene.run(&["bake", "--progress", "plain"]);
+    assert!(
+        baked.contains(": 0 cached, 2 run, 1 failed; ") && baked.contains("\nDockerfile:4\n"),
+        "{baked}"
+    );
+}

@@ -447,3 +447,37 @@ fn what_belongs_together_is_drawn_together() {
         .pass(limits::TICK / 2);
     assert_eq!(s.drawn(), "#1 A\n#1 transferring 366B 0.1s done\n#1 DONE 0.1s\n");
 }
+
+#[test]
+fn a_transfer_that_takes_long_is_told_of() {
+    let mut plain = Plain::new(Vec::new());
+    let start = Instant::now();
+    let mut draw = |millis: u64, source: &str, files, sent, done| {
+        let mut transfer = Transfer::new(source, 0);
+        transfer.report.sent_files = files;
+        (transfer.report.sent_bytes, transfer.report.offered_bytes) = (sent, 120_000_000);
+        transfer.done = done;
+        plain
+            .tick(start + Duration::from_millis(millis))
+            .expect("a vector takes everything");
+        plain
+            .event(&BuildEvent::Transfer(transfer))
+            .expect("a vector takes everything");
+    };
+    draw(0, "context", 0, 0, false);
+    draw(0, "dockerfile", 0, 0, false);
+    draw(100, "dockerfile", 1, 30, true);
+    draw(2900, "context", 3, 1_000, false);
+    draw(3000, "context", 12, 3_400_000, false);
+    draw(3100, "context", 13, 3_500_000, false);
+    draw(6000, "context", 20, 60_000_000, false);
+    draw(6100, "context", 21, 120_000_000, true);
+    plain.finish().expect("a vector takes everything");
+    let drawn = String::from_utf8(plain.out.inner().clone()).expect("UTF-8");
+    assert_eq!(
+        drawn,
+        "#0 context: sent 12 files, 3.40MB of 120.00MB offered\n\
+         #0 context: sent 20 files, 60.00MB of 120.00MB offered\n\
+         #0 context: sent 21 files, 120.00MB of 120.00MB offered\n"
+    );
+}

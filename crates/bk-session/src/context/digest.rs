@@ -47,6 +47,8 @@ pub enum Differs {
     Content,
     /// Only the permission bits differ.
     Mode,
+    /// Only the owner differs, where owners are sent.
+    Owner,
 }
 
 impl ContextView {

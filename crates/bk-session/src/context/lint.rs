@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// Directories that tools fill, and that are hardly ever meant to be sent.
-const FILLED: [&str; 14] = [
+pub(crate) const FILLED: [&str; 14] = [
     ".cache",
     ".git",
     ".gradle",
@@ -60,6 +60,11 @@ pub enum LintKind {
     Secret,
     /// Much of what is sent is what a tool left behind.
     Huge,
+}
+
+/// Whether so many bytes in directories that tools fill are worth a word.
+pub(crate) fn is_much(bytes: u64, of: u64) -> bool {
+    bytes >= HUGE_BYTES || (bytes >= HUGE_SHARE_BYTES && bytes >= of / 4)
 }
 
 /// Something questionable.
@@ -348,8 +353,7 @@ impl Sent {
         let mut filled: Vec<_> = self.filled.into_iter().collect();
         filled.sort_by_key(|(_, (bytes, ..))| std::cmp::Reverse(*bytes));
         for (name, (bytes, files, first)) in filled {
-            let much = bytes >= HUGE_BYTES || (bytes >= HUGE_SHARE_BYTES && bytes >= self.bytes / 4);
-            if much {
+            if is_much(bytes, self.bytes) {
                 let share = bytes.saturating_mul(100) / self.bytes.max(1);
                 let message = format!(
                     "directories `{name}` are {share} % of what is sent: {bytes} bytes in {files} files, the first in `{}`",

@@ -5,7 +5,7 @@
 mod absence;
 mod digest;
 mod explain;
-mod lint;
+pub(crate) mod lint;
 mod needs;
 mod secrets;
 mod sizes;

@@ -36,9 +36,10 @@ use tracing::{Instrument as _, Span, field::Empty, info_span};
 
 use super::{dispatch::Services, packet_body::PacketBody, stream::chain};
 use crate::{
+    context::lint::{FILLED, is_much},
     limits::{MAX_MESSAGE, MAX_WARNINGS, OUTBOUND_PACKETS, PROGRESS_INTERVAL},
     session::SessionState,
-    sources::{Source, Sources},
+    sources::{DOCKERFILE, Source, Sources},
     unsent::{unreadable, unsent},
 };
 
@@ -194,6 +195,9 @@ impl Running {
         self.transfer.done = true;
         self.tell_span(result.is_err());
         let details = result.as_ref().ok().map(|report| self.details(report));
+        if let Ok(report) = &result {
+            self.watch.filled(&self.transfer.source, report);
+        }
         self.state.add(&self.transfer.report, details);
         // Kept before anything is waited for: the daemon may already be failing the build.
         let result = result.map(drop).map_err(|error| {
@@ -284,6 +288,37 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 impl Watch {
     fn counts(&self) -> TransferReport {
         *lock(&self.counts)
+    }
+}
+
+impl Watch {
+    /// Warns of a directory that tools fill and that is much of what was sent. What was sent is known anyway: nothing is
+    /// looked at for this.
+    fn filled(&self, source: &str, report: &SendReport) {
+        let is_filled = |share: &&Share| {
+            let name = share.path.rsplit(|b| *b == b'/').next().unwrap_or_default();
+            FILLED.iter().any(|filled| filled.as_bytes() == name)
+        };
+        let Some(share) = report.largest_directories.iter().find(is_filled) else {
+            return;
+        };
+        if source == DOCKERFILE || !is_much(share.bytes, report.bytes_sent) {
+            return;
+        }
+        let path = String::from_utf8_lossy(&share.path).into_owned();
+        let percent = share.bytes.saturating_mul(100) / report.bytes_sent.max(1);
+        let short = format!(
+            "`{path}` is {percent} % of what was sent ({:.1} MB); if no instruction needs it, add it to the ignore file",
+            share.bytes as f64 / 1e6
+        );
+        let kind = WarningKind::FilledDirectory {
+            path: path.clone(),
+            bytes: share.bytes,
+            of: report.bytes_sent,
+        };
+        if lock(&self.warned).insert(format!("filled {path}")) {
+            lock(&self.warnings).push(Warning::new(kind, short));
+        }
     }
 }
 
