@@ -12,6 +12,7 @@
 mod ci;
 mod daemons;
 mod demo;
+mod faults;
 mod guard;
 mod live;
 mod peers;
@@ -31,6 +32,8 @@ usage: cargo xtask <job>
   live --addr ADDR [OPTION...]      run the conformance suite on any daemon and say what works there
   support [LEDGER]                  write docs/support.md as the last full test run saw it
   daemons up|down|status [NAME...]  start, stop or list the real daemons that live tests use
+  faults [--seed N] [--runs N] [--only KIND] [--long] [--load] [--no-live] [--no-hostile]
+                                    builds that go wrong, on a real daemon and on a hostile one
   prove-sync                        show on real daemons what file sync promises
   bench-peers [--runs N] [--only NAME]... [--small] [--keep]
                                     compare bk with docker buildx and bollard on one daemon
@@ -56,6 +59,7 @@ fn run(arguments: &[String]) -> ExitCode {
         "live" => live::main(rest),
         "support" => support::main(rest),
         "daemons" => daemons::main(rest),
+        "faults" => faults::main(rest),
         "prove-sync" => prove_sync::main(rest),
         "bench-peers" => peers::main(rest),
         "tidy" => tidy::main(rest),

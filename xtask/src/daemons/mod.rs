@@ -156,6 +156,19 @@ pub(crate) fn demo_busybox() -> Result<PathBuf> {
     Ok(layout.packages(BUSYBOX).join("bin/busybox"))
 }
 
+/// Programs for tests that start an engine of their own: the variables that name them.
+pub(crate) fn private_engine() -> Result<Vec<(&'static str, PathBuf)>> {
+    let layout = Layout::new();
+    let _lock = Lock::take(&layout)?;
+    require_root()?;
+    prepare(&layout, &[BOOKWORM, FORKY])?;
+    docker::wrap(&layout, FORKY, "usr/sbin/dockerd", true)?;
+    Ok(vec![
+        ("BK_LIVE_DOCKERD", layout.base().join("bin/dockerd")),
+        ("BK_LIVE_BUSYBOX", docker::busybox_path(&layout)),
+    ])
+}
+
 /// Starts the private engine that clients are compared on; returns its address.
 pub(crate) fn bench_up() -> Result<String> {
     let layout = Layout::new();
