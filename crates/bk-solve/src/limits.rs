@@ -84,7 +84,7 @@ pub const MAX_STEPS_HELD: usize = 64 * 1024 * 1024;
 
 /// How long Status may go on in all after Solve has returned, however much it tells: what a build wrote last was told within
 /// seconds.
-pub const STATUS_AFTER_SOLVE: Duration = Duration::from_secs(60);
+pub const STATUS_AFTER_SOLVE: Duration = Duration::from_secs(30);
 
 /// Running steps that are told as cancelled when their daemon was lost. A daemon runs a few at a time.
 pub const MAX_CUT_OFF: usize = 1000;

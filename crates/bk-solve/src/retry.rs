@@ -86,12 +86,11 @@ fn is_connecting(error: &BuildError) -> bool {
     matches!(error, BuildError::Connect(_) | BuildError::Timeout { .. })
 }
 
-/// The loss, with why the daemon did not come back.
+/// The loss, with why the daemon did not come back. One that has stalled says enough by itself.
 fn because(lost: BuildError, connecting: BuildError) -> BuildError {
     match lost {
         BuildError::SessionLost(lost) => lost.caused_by(connecting).into(),
-        // It has no place for a cause: that nothing is there any more says more.
-        _ => connecting,
+        lost => lost,
     }
 }
 

@@ -491,6 +491,8 @@ pub(crate) async fn follow_status(
             for event in batch.drain(..) {
                 events.emit(event).await;
             }
+            // A daemon that tells more than can be taken must not keep the end of the build from being seen.
+            tokio::task::yield_now().await;
         }
     };
     tokio::select! { biased; () = following => {}, () = too_long => {} }

@@ -100,6 +100,28 @@ fn every_command_has_examples_and_all_of_them_are_understood() {
     }
 }
 
+/// The page for those who run daemons for others, as far as it can be checked anywhere.
+#[test]
+fn every_command_of_the_page_on_deploying_is_understood() {
+    let page = include_str!("../../../../docs/deploying.md");
+    let mut count = 0;
+    for line in page
+        .lines()
+        .map(str::trim_start)
+        .filter(|line| line.starts_with("bk "))
+    {
+        let commands = words(line);
+        assert!(!commands.is_empty(), "{line}");
+        for words in commands {
+            count += 1;
+            if let Err(e) = Cli::try_parse_from(words) {
+                panic!("not understood: {line}\n{e}");
+            }
+        }
+    }
+    assert!(count >= 12, "{count} commands");
+}
+
 fn said(line: &[&str]) -> String {
     let error = Cli::try_parse_from(line).expect_err("a mistake");
     let text = error.render().to_string();

@@ -190,6 +190,7 @@ pub(crate) async fn all() -> Vec<String> {
             Err(e) => return vec![format!("no fake daemon: {e}")],
         };
         let done = client(&daemon.address(), context.path(), attack.seconds).await;
+        println!("{}: {done:?}", attack.name);
         ran.push((attack.name, attack.ends, done));
     }
     ran.push(("a byte a second", &["Network"], loris(context.path()).await));

@@ -89,7 +89,7 @@ impl Kind {
     fn allows(self, outcome: &str) -> bool {
         let allowed: &[&str] = match self {
             Self::Delay | Self::Throttle | Self::Pause => &["right"],
-            Self::Kill | Self::Cut => &["right", "session lost", "cannot connect", "timeout"],
+            Self::Kill | Self::Cut => &["right", "session lost"],
             Self::Hang => &["right", "stalled"],
             Self::FullHere => &["local"],
             Self::Removed => &["right", "local"],
