@@ -162,12 +162,7 @@ async fn soaking() -> Result<(), String> {
     let daemon = dockerd().await?;
     let dir = tempfile::tempdir().map_err(|e| e.to_string())?;
     let out = tempfile::tempdir().map_err(|e| e.to_string())?;
-    let routes = [
-        DockerRoute::H2c,
-        DockerRoute::Grpc,
-        DockerRoute::Build,
-        DockerRoute::Tar,
-    ];
+    let routes = [DockerRoute::Grpc, DockerRoute::Build, DockerRoute::Tar];
     let mut clients = Vec::new();
     for route in routes {
         clients.push(connected(&daemon, route).await?);
