@@ -10,7 +10,7 @@ use std::{
 
 use bk_client::{
     BuildError, BuildOutcome, BuildProxies, BuildRequest, CallAnswer, Environment, EventReceiver, EventSink,
-    ImageBuilder, LocalFailure,
+    ImageBuilder, InputError, LocalFailure,
 };
 use bk_progress::Renderer;
 use tokio::{runtime::Handle, task::JoinHandle};
@@ -18,13 +18,13 @@ use tokio::{runtime::Handle, task::JoinHandle};
 use crate::{
     args::{BuildArgs, Global},
     call::{self, Question},
-    connect::connect,
+    connect::connect_for,
     display::{self, Display},
     exit,
     explain::Explanation,
     files::{self, Metadata},
     interrupt::Interrupt,
-    limits, outputs, report,
+    limits, nodes, outputs, report,
     request::{self, Process},
 };
 
@@ -59,6 +59,7 @@ pub(crate) fn main(global: &Global, args: &BuildArgs) -> u8 {
     let looked_at = request.clone();
     let work = connect_and_build(
         global,
+        args,
         request,
         proxies,
         &display,
@@ -192,6 +193,7 @@ pub(crate) fn warn_of_missing(whose: &str, outcome: &BuildOutcome, metadata: &Me
 
 async fn connect_and_build<'a>(
     global: &Global,
+    args: &BuildArgs,
     mut request: BuildRequest,
     proxies: BuildProxies,
     display: &Display,
@@ -200,9 +202,18 @@ async fn connect_and_build<'a>(
 ) -> Result<Done<'a>, BuildError> {
     let mut interrupt = Interrupt::listen()
         .map_err(|e| BuildError::from(LocalFailure::new("bk", "cannot listen for signals").caused_by(e)))?;
+    let nodes = nodes::parse(&args.nodes.nodes)?;
+    if !nodes.is_empty() {
+        if question.is_some() {
+            return Err(InputError::new("--node", "there is nothing to build", "builds only").into());
+        }
+        let built = nodes::build(global, &nodes, request, proxies, display, metadata, interrupt);
+        return Ok(Done::Built(Box::new(Box::pin(built).await?)));
+    }
+    let context = &args.source.context;
     let client = tokio::select! {
         biased;
-        client = connect(global) => client?,
+        client = connect_for(global, context) => client?,
         () = interrupt.asked() => return Err(BuildError::Cancelled),
     };
     proxies.apply(&client.info().address, &mut request);

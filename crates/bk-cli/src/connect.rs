@@ -1,26 +1,39 @@
 //! From the global options to a connected builder.
 
+use std::path::Path;
+
 use bk_client::{
     Backend, BuildError, BuilderInfo, Client, ConnectOptions, Daemonless, DockerRoute, ImageBuilder as _,
-    TlsOptions, connect_with, daemon::Program,
+    TlsOptions, affinity_of, connect_with, daemon::Program,
 };
+
+use bk_progress::neutralise_line;
 
 use crate::{
     args::{self, Global},
     private, report, verbose,
 };
 
-/// Connects as the options say; what they leave open, the library decides.
+/// Connects as the options say, for what is about the current directory; what they leave open, the library decides.
 pub(crate) async fn connect(global: &Global) -> Result<Client, BuildError> {
-    connect_to(global, None).await
+    connect_for(global, Path::new(".")).await
+}
+
+/// The same, for a build of that context.
+pub(crate) async fn connect_for(global: &Global, context: &Path) -> Result<Client, BuildError> {
+    reach(options(global, context)?).await
 }
 
 /// The same, with an address in place of `--addr`.
 pub(crate) async fn connect_to(global: &Global, address: Option<&str>) -> Result<Client, BuildError> {
-    let mut options = options(global)?;
+    let mut options = options(global, Path::new("."))?;
     if let Some(address) = address {
         options = options.addr(address);
     }
+    reach(options).await
+}
+
+async fn reach(options: ConnectOptions) -> Result<Client, BuildError> {
     let client = connect_with(options).await?;
     verbose::say(verbose::DECISIONS, || told(&client.info()));
     Ok(client)
@@ -41,14 +54,22 @@ fn told(info: &BuilderInfo) -> String {
     format!("daemon: {}{version} at {}{route}", info.backend, info.address)
 }
 
-fn options(global: &Global) -> Result<ConnectOptions, BuildError> {
+fn options(global: &Global, context: &Path) -> Result<ConnectOptions, BuildError> {
     let mut options = ConnectOptions::new();
     #[cfg(feature = "otel")]
     if let Some(trace) = crate::traces::current() {
         options = options.trace(trace);
     }
-    if let Some(addr) = &global.addr {
-        options = options.addr(addr.clone());
+    options = options.addrs(&global.addr);
+    if global.addr.len() > 1 || global.affinity_header.is_some() {
+        let key = global.affinity.clone().unwrap_or_else(|| affinity_of(context));
+        if let Some(name) = &global.affinity_header {
+            options = options.header(name.to_ascii_lowercase(), &key);
+        }
+        options = options.affinity(key).skipped(|attempt| {
+            let text = format!("passing over {}: {}", attempt.address, attempt.reason);
+            report::to_stderr(&format!("{}\n", neutralise_line(&text)));
+        });
     }
     if let Some(name) = &global.builder {
         options = options.builder(name.clone());

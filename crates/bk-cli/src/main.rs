@@ -19,6 +19,7 @@ mod files;
 mod interrupt;
 mod limits;
 mod manual;
+mod nodes;
 mod outputs;
 mod pass;
 mod policies;

@@ -48,6 +48,9 @@ mod live;
 #[path = "cli/look.rs"]
 mod look;
 #[cfg(unix)]
+#[path = "cli/nodes.rs"]
+mod nodes;
+#[cfg(unix)]
 #[path = "cli/pass.rs"]
 mod pass;
 #[cfg(unix)]
@@ -58,6 +61,9 @@ mod readme;
 #[cfg(unix)]
 #[path = "cli/settings.rs"]
 mod settings;
+#[cfg(unix)]
+#[path = "cli/several.rs"]
+mod several;
 #[cfg(unix)]
 #[path = "cli/terminal.rs"]
 mod terminal;

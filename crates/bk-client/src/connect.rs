@@ -13,7 +13,7 @@ use tracing::{Instrument as _, field::Empty};
 use crate::{
     Client, Environment, contexts,
     places::{self, Place, Wanted},
-    tokens,
+    rendezvous, tokens,
 };
 
 /// What addresses may be when nothing is said of the kind of daemon.
@@ -51,11 +51,16 @@ impl FromStr for Backend {
     }
 }
 
+/// Who is told of each endpoint that was passed over.
+type Skipped = Arc<dyn Fn(&Attempt) + Send + Sync>;
+
 /// How to connect. Everything is optional.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct ConnectOptions {
-    addr: Option<String>,
+    addrs: Vec<String>,
+    affinity: Option<String>,
+    skipped: Option<Skipped>,
     builder: Option<String>,
     backend: Option<Backend>,
     #[cfg(feature = "docker")]
@@ -81,7 +86,9 @@ impl ConnectOptions {
     /// The process's environment decides.
     pub fn new() -> Self {
         Self {
-            addr: None,
+            addrs: Vec::new(),
+            affinity: None,
+            skipped: None,
             builder: None,
             backend: None,
             #[cfg(feature = "docker")]
@@ -103,7 +110,31 @@ impl ConnectOptions {
     /// context; the default is to look for one. An explicit address is the only one tried.
     #[must_use]
     pub fn addr(mut self, addr: impl Into<String>) -> Self {
-        self.addr = Some(addr.into());
+        self.addrs = vec![addr.into()];
+        self
+    }
+
+    /// Sets several endpoints that are as good as each other; none is as if nothing was set. They are tried in the order of
+    /// [`rendezvous`](crate::rendezvous()) for the [affinity](Self::affinity): the same builds find the same daemon, and its
+    /// warm cache, as long as it answers. One that does not answer is passed over, before anything was sent to it.
+    #[must_use]
+    pub fn addrs(mut self, addrs: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.addrs = addrs.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Sets the key by which one of several endpoints is chosen, for instance [`affinity_of`](crate::affinity_of) the
+    /// context; the default is empty.
+    #[must_use]
+    pub fn affinity(mut self, key: impl Into<String>) -> Self {
+        self.affinity = Some(key.into());
+        self
+    }
+
+    /// Sets who is told of each of several endpoints that was passed over, and why; the default is nobody.
+    #[must_use]
+    pub fn skipped(mut self, tell: impl Fn(&Attempt) + Send + Sync + 'static) -> Self {
+        self.skipped = Some(Arc::new(tell));
         self
     }
 
@@ -294,14 +325,26 @@ async fn reach(options: &ConnectOptions) -> Result<Client, BuildError> {
                 return Ok(client.tokens(exchange));
             }
             // The one endpoint that was named: its own error says most.
-            Err(BuildError::Connect(e)) => attempts.extend(e.attempts.into_iter().map(|a| name(place, a))),
+            Err(BuildError::Connect(e)) => {
+                let failed = e.attempts.into_iter().map(|a| name(place, a)).collect();
+                passed_over(&mut attempts, failed, options);
+            }
             Err(e @ BuildError::Timeout { .. }) if !single => {
-                attempts.push(name(place, Attempt::new(&place.address, e.to_string())));
+                let failed = vec![name(place, Attempt::new(&place.address, e.to_string()))];
+                passed_over(&mut attempts, failed, options);
             }
             Err(e) => return Err(e),
         }
     }
     Err(ConnectError::several(attempts).into())
+}
+
+/// Notes an endpoint that does not answer. Of several that were named that is told.
+fn passed_over(attempts: &mut Vec<Attempt>, failed: Vec<Attempt>, options: &ConnectOptions) {
+    if let (Some(tell), 2..) = (&options.skipped, options.addrs.len()) {
+        failed.iter().for_each(|attempt| tell(attempt));
+    }
+    attempts.extend(failed);
 }
 
 /// What the places where a daemon may be depend on.
@@ -325,7 +368,7 @@ fn look(options: &ConnectOptions) -> Result<Look, BuildError> {
     };
     Ok(Look {
         wanted: Wanted {
-            addr: options.addr.clone(),
+            addrs: rendezvous(options.affinity.as_deref().unwrap_or_default(), &options.addrs),
             builder: options.builder.clone(),
             backend,
         },
@@ -470,8 +513,9 @@ impl With<'_> {
         if let Some(tls) = &place.tls {
             endpoint = endpoint.with_tls(with_roots(tls.clone()))?;
         }
+        let (credentials, headers) = (self.credentials.clone(), self.options.headers.clone());
         let backend =
-            backend_buildkitd::BuildkitdBackend::connect(endpoint, self.credentials.clone()).await?;
+            backend_buildkitd::BuildkitdBackend::connect_with_headers(endpoint, credentials, headers).await?;
         let dialer = backend.dialer();
         let backend = match self.loader() {
             Some(loader) => backend.loader(loader),

@@ -33,10 +33,12 @@ mod client;
 mod connect;
 mod contexts;
 mod environment;
+mod nodes;
 mod places;
 #[cfg(feature = "daemon")]
 mod private;
 mod proxies;
+mod rendezvous;
 mod tokens;
 
 pub use bk_build::*;
@@ -66,6 +68,8 @@ pub use bk_daemon as daemon;
 pub use client::Client;
 pub use connect::{Backend, ConnectOptions, connect, connect_with};
 pub use environment::{Environment, secret_from_environment};
+pub use nodes::{GroupError, GroupOutcome, INDEX, NodeGroup};
 #[cfg(feature = "daemon")]
 pub use private::{Daemonless, private_layout};
 pub use proxies::BuildProxies;
+pub use rendezvous::{affinity_of, rendezvous};

@@ -70,8 +70,8 @@ impl Place {
 /// What was said of the daemon.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Wanted {
-    /// An address.
-    pub(crate) addr: Option<String>,
+    /// Addresses, in the order in which they are tried.
+    pub(crate) addrs: Vec<String>,
     /// The name of a builder of `docker buildx`.
     pub(crate) builder: Option<String>,
     /// Its kind.
@@ -85,15 +85,12 @@ pub(crate) struct Wanted {
 pub(crate) fn find(wanted: &Wanted, env: &Environment) -> Result<Vec<Place>, BuildError> {
     let backend = wanted.backend;
     let (not_docker, not_buildkitd) = (backend == Backend::Buildkitd, backend == Backend::Docker);
-    if let Some(address) = &wanted.addr {
-        let Some(context) = address.strip_prefix("docker://") else {
-            return Ok(vec![Place::new(address, "", backend)]);
-        };
-        let engine = match context.trim_end_matches('/') {
-            "" => contexts::current(env)?,
-            name => contexts::named(env, "the address", name)?,
-        };
-        return Ok(vec![Place::of_engine(engine)]);
+    if !wanted.addrs.is_empty() {
+        return wanted
+            .addrs
+            .iter()
+            .map(|address| named(address, backend, env))
+            .collect();
     }
     if let Some(name) = &wanted.builder {
         let places = builders::places(env, "--builder", &format!("builder `{name}`"), name)?;
@@ -136,6 +133,18 @@ pub(crate) fn find(wanted: &Wanted, env: &Environment) -> Result<Vec<Place>, Bui
         }
     }
     Ok(list)
+}
+
+/// The endpoint at an address that somebody said.
+fn named(address: &str, backend: Backend, env: &Environment) -> Result<Place, BuildError> {
+    let Some(context) = address.strip_prefix("docker://") else {
+        return Ok(Place::new(address, "", backend));
+    };
+    let engine = match context.trim_end_matches('/') {
+        "" => contexts::current(env)?,
+        name => contexts::named(env, "the address", name)?,
+    };
+    Ok(Place::of_engine(engine))
 }
 
 #[cfg(test)]
@@ -221,7 +230,7 @@ mod tests {
         wanted.backend = Backend::Docker;
         let error = find(&wanted, &env).expect_err("another kind").to_string();
         assert_eq!(error, "--backend: the builder `r` is another kind of daemon");
-        wanted.addr = Some("docker://".to_owned());
+        wanted.addrs = vec!["docker://".to_owned()];
         assert_eq!(
             first(&env, &wanted),
             ("tcp://d:1".to_owned(), "DOCKER_HOST".to_owned())

@@ -12,13 +12,16 @@ pub(crate) fn exchange(environment: &Environment) -> Option<Arc<dyn TokenExchang
     if environment.no_client_token {
         return None;
     }
+    Some(Arc::new(client(environment)))
+}
+
+/// What reaches registries and their token servers in this environment.
+pub(crate) fn client(environment: &Environment) -> TokenClient {
     let client = TokenClient::new()
         .proxies(environment.proxies.clone())
         .system_roots(system_roots);
     let dirs = &environment.certs_dirs;
-    Some(Arc::new(
-        dirs.iter().fold(client, |client, dir| client.certs_dir(dir)),
-    ))
+    dirs.iter().fold(client, |client, dir| client.certs_dir(dir))
 }
 
 /// Lets `exchange` fetch tokens for `provider`, unless that has somebody of its own.

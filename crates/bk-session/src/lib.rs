@@ -49,5 +49,5 @@ pub use service::exporter::{LaterOutput, LaterOutputs, Lower};
 pub use session::{Failures, RunningSession, Session, SessionConfig, SessionHeaders, SessionReport};
 pub use shared_key::{host_name, shared_key};
 pub use sources::{CONTEXT, DOCKERFILE, Source, Sources};
-pub use token::{LoadRoots, Proxies, TokenClient};
+pub use token::{LoadRoots, Manifest, Proxies, Repository, TokenClient};
 pub use tunnel::{Tunnel, TunnelSender};

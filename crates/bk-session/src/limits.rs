@@ -137,6 +137,9 @@ pub const UNREACHABLE_MEMORY: Duration = Duration::from_secs(30);
 /// How long one token may take.
 pub const TOKEN_DEADLINE: Duration = Duration::from_secs(20);
 
+/// How long one question to a registry about a manifest may take, tokens included.
+pub const REGISTRY_DEADLINE: Duration = Duration::from_secs(60);
+
 /// Largest answer of a registry or a token server, in bytes. Tokens are a few KiB.
 pub const MAX_TOKEN_ANSWER: usize = 1024 * 1024;
 

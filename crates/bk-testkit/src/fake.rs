@@ -184,6 +184,8 @@ impl Drop for FakeDaemon {
 /// What a fake daemon saw. Grows only.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
+    /// Connections that were made.
+    pub connections: usize,
     /// Every request to build, in order of arrival.
     pub solves: Vec<SolveRequest>,
     /// Every call on a control connection, in order of arrival.

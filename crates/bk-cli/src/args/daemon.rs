@@ -11,10 +11,18 @@ use super::DaemonlessArgs;
 #[command(next_help_heading = "Daemon")]
 pub(crate) struct Global {
     /// The daemon: unix://PATH, tcp://HOST:PORT, https://HOST, ssh://HOST, docker-container://NAME, podman-container://NAME,
-    /// nerdctl-container://NAME, kube-pod://NAME, docker:// or docker://CONTEXT. Default: BUILDKIT_HOST, else
+    /// nerdctl-container://NAME, kube-pod://NAME, docker:// or docker://CONTEXT. Several, with commas or repeated: each
+    /// build goes to the one that its affinity chooses, or the next that answers. Default: BUILDKIT_HOST, else
     /// BUILDX_BUILDER, else DOCKER_HOST, else the Docker context or builder in use, else the usual sockets
-    #[arg(long, global = true, value_name = "ADDR")]
-    pub(crate) addr: Option<String>,
+    #[arg(long, global = true, value_name = "ADDR", value_delimiter = ',')]
+    pub(crate) addr: Vec<String>,
+    /// What chooses among several addresses: builds with the same key go to the same daemon. Default: the context directory
+    /// on this machine
+    #[arg(long, global = true, value_name = "KEY")]
+    pub(crate) affinity: Option<String>,
+    /// Send the affinity as a header of that name with every call, for balancers in front of daemons
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) affinity_header: Option<String>,
     /// The builder of `docker buildx` with that name. Its files are only read
     #[arg(long, global = true, value_name = "NAME", conflicts_with = "addr")]
     pub(crate) builder: Option<String>,

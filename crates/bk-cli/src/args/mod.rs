@@ -11,6 +11,7 @@ mod config;
 mod ctx;
 mod daemon;
 mod files;
+mod nodes;
 mod pass;
 mod patience;
 mod private;
@@ -36,6 +37,7 @@ pub(crate) use ctx::{
 };
 pub(crate) use daemon::{Backend, Global, Route, When};
 pub(crate) use files::{ContextMode, FileArgs, OnChange, Sync};
+pub(crate) use nodes::NodeArgs;
 pub(crate) use pass::{DialStdioArgs, ProxyArgs};
 pub(crate) use patience::PatienceArgs;
 pub(crate) use private::{DaemonCommand, DaemonKind, DaemonlessArgs, KeepArgs};
@@ -142,6 +144,8 @@ pub(crate) struct BuildArgs {
     pub(crate) patience: PatienceArgs,
     #[command(flatten)]
     pub(crate) progress: ProgressArgs,
+    #[command(flatten)]
+    pub(crate) nodes: NodeArgs,
 }
 
 fn after_build_help() -> String {

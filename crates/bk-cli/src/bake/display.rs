@@ -10,12 +10,12 @@ use bk_progress::{Mode, Renderer};
 use tokio::{runtime::Handle, sync::mpsc};
 
 /// Makes a sink for each target. The display ends when this and all sinks are gone.
-pub(super) struct Stage {
+pub(crate) struct Stage {
     begun: mpsc::Sender<(String, EventReceiver)>,
 }
 
 /// What draws on a thread of its own.
-pub(super) struct Display {
+pub(crate) struct Display {
     begun: mpsc::Receiver<(String, EventReceiver)>,
     /// Whether more can begin.
     open: bool,
@@ -29,7 +29,7 @@ pub(super) struct Display {
 }
 
 /// A stage and its display for at most `targets` builds.
-pub(super) fn display(targets: usize, mode: Mode) -> (Stage, Display) {
+pub(crate) fn display(targets: usize, mode: Mode) -> (Stage, Display) {
     let (sender, receiver) = mpsc::channel(targets.max(1));
     let display = Display {
         begun: receiver,
@@ -46,7 +46,7 @@ pub(super) fn display(targets: usize, mode: Mode) -> (Stage, Display) {
 
 impl Stage {
     /// The sink of a target that begins.
-    pub(super) fn sink(&self, name: &str) -> EventSink {
+    pub(crate) fn sink(&self, name: &str) -> EventSink {
         let (sink, events) = EventSink::default_channel();
         match self.begun.try_send((name.to_owned(), events)) {
             Ok(()) => sink,
@@ -58,7 +58,7 @@ impl Stage {
 
 impl Display {
     /// Draws until every sink is gone. Blocks; runs on a thread for that.
-    pub(super) fn draw(mut self, mut renderer: Box<dyn Renderer + Send>) -> io::Result<()> {
+    pub(crate) fn draw(mut self, mut renderer: Box<dyn Renderer + Send>) -> io::Result<()> {
         let runtime = Handle::current();
         loop {
             let next = runtime

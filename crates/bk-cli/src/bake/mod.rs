@@ -2,7 +2,7 @@
 //!
 //! The rule: a target becomes the arguments of `bk build`, so that every value has the one meaning that it has there.
 
-mod display;
+pub(crate) mod display;
 mod flags;
 mod list;
 mod read;

@@ -27,6 +27,9 @@ const FLAGS: &[(&str, &[&str], Does)] = &[
         &[],
         ShownBy("global_options_stand_before_or_behind_the_command"),
     ),
+    ("affinity", &[], ShownBy("cli::several")),
+    ("affinity-header", &[], ShownBy("cli::several")),
+    ("node", &[], ShownBy("cli::nodes")),
     (
         "backend",
         &[],

@@ -164,7 +164,7 @@ fn global_options_stand_before_or_behind_the_command() {
         ],
     ] {
         let global = parse(&line).global;
-        assert_eq!(global.addr.as_deref(), Some("unix:///a"));
+        assert_eq!(global.addr, ["unix:///a"]);
         assert_eq!(global.builder, None);
         assert_eq!(
             (global.backend, global.docker_route),
@@ -172,7 +172,7 @@ fn global_options_stand_before_or_behind_the_command() {
         );
     }
     let global = parse(&["build", "."]).global;
-    assert!(global.addr.is_none() && global.backend.is_none() && global.docker_route.is_none());
+    assert!(global.addr.is_empty() && global.backend.is_none() && global.docker_route.is_none());
     for line in [
         ["--builder", "b0", "build", "."],
         ["build", ".", "--builder", "b0"],

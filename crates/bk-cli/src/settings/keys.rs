@@ -53,6 +53,8 @@ const ALTERNATIVES: &[&[&str]] = &[&["progress", "quiet"], &["call", "check"], &
 const DAEMON: (&[&str], &[&str]) = (
     &["addr", "builder"],
     &[
+        "affinity",
+        "affinity-header",
         "backend",
         "tls",
         "tlscacert",

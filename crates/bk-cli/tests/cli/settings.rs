@@ -77,7 +77,7 @@ impl Places {
 fn the_strongest_source_holds() {
     let places = Places::new(
         "[build]\ntarget = \"context\"\nprogress = \"tty\"\n",
-        "addr = \"tcp://user\"\n\n[build]\nprogress = \"json\"\ntarget = \"user\"\ntag = [\"a\", \"b\"]\n",
+        "addr = [\"tcp://user\"]\n\n[build]\nprogress = \"json\"\ntarget = \"user\"\ntag = [\"a\", \"b\"]\n",
     );
     let keys = [
         "addr",
@@ -89,7 +89,7 @@ fn the_strongest_source_holds() {
     let said = |arguments: &[&str], variables: &[(&str, &str)]| places.explained(&keys, arguments, variables);
     assert_eq!(
         said(&["."], &[]),
-        "addr = \"tcp://user\"  # ~/.config/bk/bk.toml:1\n\
+        "addr = [\"tcp://user\"]  # ~/.config/bk/bk.toml:1\n\
          build.target = \"context\"  # bk.toml:2, over ~/.config/bk/bk.toml:5\n\
          build.tag = [\"a\", \"b\"]  # ~/.config/bk/bk.toml:6\n\
          build.pull = false  # default\n\
@@ -105,7 +105,7 @@ fn the_strongest_source_holds() {
                 ("BK_TAG", "c\n\nd\n")
             ]
         ),
-        "addr = \"tcp://u:***@docker\"  # DOCKER_HOST, over ~/.config/bk/bk.toml:1\n\
+        "addr = [\"tcp://u:***@docker\"]  # DOCKER_HOST, over ~/.config/bk/bk.toml:1\n\
          build.target = \"context\"  # bk.toml:2, over ~/.config/bk/bk.toml:5\n\
          build.tag = [\"c\", \"d\"]  # BK_TAG, over ~/.config/bk/bk.toml:6\n\
          build.pull = true  # BK_PULL\n\
@@ -230,7 +230,7 @@ fn other_commands_are_explained_and_share_what_they_look_at() {
     );
     let ran = run(&mut places.bk(&["--addr", "tcp://h:1", "config", "explain", "."]));
     assert!(
-        ran.out.contains("addr = \"tcp://h:1\"  # command line\n"),
+        ran.out.contains("addr = [\"tcp://h:1\"]  # command line\n"),
         "{}",
         ran.out
     );
@@ -262,12 +262,12 @@ fn an_option_overrules_weaker_ones_that_mean_the_same() {
 fn who_names_a_daemon_does_not_show_it_what_belongs_to_another() {
     let places = Places::new(
         "",
-        "addr = \"tcp://h:1\"\nbackend = \"buildkitd\"\ntlscert = \"c\"\ntlskey = \"k\"\ndocker-route = \"h2c\"\n",
+        "addr = [\"tcp://h:1\"]\nbackend = \"buildkitd\"\ntlscert = \"c\"\ntlskey = \"k\"\ndocker-route = \"h2c\"\n",
     );
     let keys = ["addr", "backend", "builder", "tlscert", "tlskey", "docker-route"];
     assert_eq!(
         places.explained(&keys, &["."], &[("BK_BACKEND", "auto")]),
-        "addr = \"tcp://h:1\"  # ~/.config/bk/bk.toml:1\n\
+        "addr = [\"tcp://h:1\"]  # ~/.config/bk/bk.toml:1\n\
          backend = \"auto\"  # BK_BACKEND, over ~/.config/bk/bk.toml:2\n\
          docker-route = \"h2c\"  # ~/.config/bk/bk.toml:5\n\
          tlscert = \"~/.config/bk/c\"  # ~/.config/bk/bk.toml:3\n\
@@ -277,12 +277,12 @@ fn who_names_a_daemon_does_not_show_it_what_belongs_to_another() {
         (
             &["--addr", "tcp://other:1", "."][..],
             &[][..],
-            "addr = \"tcp://other:1\"  # command line, over ~/.config/bk/bk.toml:1\n",
+            "addr = [\"tcp://other:1\"]  # command line, over ~/.config/bk/bk.toml:1\n",
         ),
         (
             &["."],
             &[("DOCKER_HOST", "tcp://other:1")],
-            "addr = \"tcp://other:1\"  # DOCKER_HOST, over ~/.config/bk/bk.toml:1\n",
+            "addr = [\"tcp://other:1\"]  # DOCKER_HOST, over ~/.config/bk/bk.toml:1\n",
         ),
         (&["--builder", "b", "."], &[], "builder = \"b\"  # command line\n"),
     ] {
@@ -530,11 +530,11 @@ fn what_is_no_file_is_not_read() {
 
 #[test]
 fn who_names_the_file_of_a_context_trusts_it() {
-    let places = Places::new("addr = \"tcp://h:1\"\n", "");
+    let places = Places::new("addr = [\"tcp://h:1\"]\n", "");
     let file = places.context.path().join("bk.toml");
     assert_eq!(
         places.explained(&["addr"], &["."], &[("BK_CONFIG", text(&file))]),
-        format!("addr = \"tcp://h:1\"  # {}:1\n", file.display())
+        format!("addr = [\"tcp://h:1\"]  # {}:1\n", file.display())
     );
     assert!(Path::new(&file).is_file());
 }

@@ -8,6 +8,7 @@ mod challenge;
 mod http;
 mod oauth;
 mod proxy;
+mod registry;
 mod tls;
 
 use std::{
@@ -29,6 +30,7 @@ use crate::limits::{
 };
 
 pub use proxy::Proxies;
+pub use registry::{Manifest, Repository};
 pub use tls::LoadRoots;
 
 /// How a static token of a configuration is announced: the daemon asks again after that.

@@ -17,7 +17,7 @@ use hyper_util::{
 use tokio::net::{UnixListener, UnixStream};
 use tower_service::Service;
 
-use super::{CallSeen, Fault, State, control::ControlApi, history::ContentApi, later};
+use super::{CallSeen, Fault, State, control::ControlApi, history::ContentApi, later, locked};
 
 /// Messages up to this size are taken, as BuildKit does since 0.13.
 const MAX_MESSAGE: usize = 16 << 20;
@@ -38,6 +38,7 @@ pub(crate) async fn accept(listener: UnixListener, state: Arc<State>) {
 async fn serve(stream: UnixStream, state: Arc<State>) {
     let life = state.connection_life();
     state.connections.fetch_add(1, Ordering::SeqCst);
+    locked(&state.seen).connections += 1;
     let control = ControlServer::new(ControlApi::new(Arc::clone(&state)))
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);

@@ -1,0 +1,145 @@
+//! Groups of nodes without daemons: what is refused, what each node is asked for, and who is cancelled.
+
+use std::sync::{
+    Mutex,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use async_trait::async_trait;
+use bk_build::{Annotation, BuilderInfo, Refusal};
+
+use super::*;
+
+/// A node that notes what it is asked for, and then fails, or never ends.
+#[derive(Clone, Default)]
+struct Fake {
+    fails: bool,
+    asked: Arc<Mutex<Vec<BuildRequest>>>,
+    cancelled: Arc<AtomicUsize>,
+}
+
+struct Counts(Arc<AtomicUsize>);
+
+impl Drop for Counts {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[async_trait]
+impl ImageBuilder for Fake {
+    async fn build(&self, request: BuildRequest, _events: EventSink) -> Result<BuildOutcome, BuildError> {
+        self.asked.lock().expect("no panic").push(request);
+        if self.fails {
+            return Err(Refusal::new(2, "no room").into());
+        }
+        let _counts = Counts(Arc::clone(&self.cancelled));
+        std::future::pending().await
+    }
+
+    fn info(&self) -> BuilderInfo {
+        BuilderInfo::new("fake", "nowhere")
+    }
+}
+
+fn group(nodes: &[(&str, &Fake)]) -> NodeGroup {
+    let none = NodeGroup::new(&Environment::empty());
+    nodes.iter().fold(none, |group, (platform, fake)| {
+        group.node([platform], (*fake).clone())
+    })
+}
+
+fn pushed() -> BuildRequest {
+    BuildRequest::new(".").tag("h:1/a:1").output(Output::registry())
+}
+
+async fn refused(nodes: &[(&str, &Fake)], request: BuildRequest) -> String {
+    let error = group(nodes)
+        .build(request, |_| EventSink::discard())
+        .await
+        .expect_err("refused");
+    assert!(error.node.is_none());
+    error.to_string()
+}
+
+#[tokio::test]
+async fn what_cannot_be_put_together_is_refused_before_anything_is_sent() {
+    let fake = Fake::default();
+    let both = [("linux/amd64", &fake), ("linux/arm64/v8", &fake)];
+    let text = "--node: what several nodes build is put together in a registry";
+    assert_eq!(refused(&both, BuildRequest::new(".").tag("a")).await, text);
+    let two = pushed().output(Output::local("/tmp/out"));
+    assert_eq!(refused(&both, two).await, text);
+    assert_eq!(
+        refused(
+            &both,
+            BuildRequest::new(".").output(Output::registry().push(false))
+        )
+        .await,
+        text
+    );
+    let nameless = BuildRequest::new(".").output(Output::registry());
+    assert_eq!(
+        refused(&both, nameless).await,
+        "--tag: an image that is pushed needs a name"
+    );
+    let other = pushed().platform("linux/s390x");
+    assert_eq!(refused(&both, other).await, "--node: no node is for linux/s390x");
+    let twice = [("linux/arm64", &fake), ("linux/arm64/v8", &fake)];
+    assert_eq!(
+        refused(&twice, pushed()).await,
+        "--node: more than one node is for linux/arm64"
+    );
+    assert_eq!(refused(&[], pushed()).await, "--node: there is no node");
+    assert!(fake.asked.lock().expect("no panic").is_empty());
+}
+
+#[tokio::test]
+async fn the_first_that_fails_cancels_the_others() {
+    let (good, bad) = (
+        Fake::default(),
+        Fake {
+            fails: true,
+            ..Fake::default()
+        },
+    );
+    let mut index = Annotation::new("i", "1");
+    index.scope = AnnotationScope::Index;
+    let request = pushed().annotation(index).annotation(Annotation::new("m", "2"));
+    let nodes = [
+        ("linux/amd64", &good),
+        ("linux/arm64", &bad),
+        ("linux/s390x", &good),
+    ];
+    let wanted = request.platform("linux/amd64").platform("linux/arm64");
+    let error = group(&nodes)
+        .build(wanted, |_| EventSink::discard())
+        .await
+        .expect_err("it fails");
+    assert_eq!(error.to_string(), "node linux/arm64: no room");
+    assert_eq!(
+        good.cancelled.load(Ordering::SeqCst),
+        1,
+        "and the third was not wanted"
+    );
+    let asked = good.asked.lock().expect("no panic");
+    assert_eq!(asked.len(), 1);
+    assert_eq!(asked[0].platforms, ["linux/amd64"]);
+    let annotations: Vec<&str> = asked[0].annotations.iter().map(|a| &*a.key).collect();
+    assert_eq!(annotations, ["m"], "that of the index is not the node's");
+    assert!(asked[0].tags.is_empty());
+    let attrs: Vec<_> = asked[0].outputs[0]
+        .attrs
+        .iter()
+        .map(|(k, v)| format!("{k}={v}"))
+        .collect();
+    assert_eq!(
+        attrs,
+        [
+            "name=h:1/a",
+            "name-canonical=true",
+            "push=true",
+            "push-by-digest=true"
+        ]
+    );
+}
