@@ -29,6 +29,10 @@ pub(crate) struct Place {
     /// What may help when it cannot be reached; empty for what always may.
     pub(crate) advice: String,
     /// Whether nobody named it: it is one of those where daemons usually are.
+    #[cfg_attr(
+        not(feature = "daemon"),
+        expect(dead_code, reason = "only what starts a private daemon asks")
+    )]
     pub(crate) usual: bool,
 }
 
