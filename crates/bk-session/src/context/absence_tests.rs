@@ -133,6 +133,14 @@ async fn the_context_says_why() {
             "{line}"
         );
     }
+    // What it says when it stumbles over its own copy.
+    let walk = "failed to compute cache key: failed to walk /var/lib/docker/tmp/buildkit-mount1/src/bin: lstat \
+                /var/lib/docker/tmp/buildkit-mount1/src/bin: no such file or directory";
+    let said = hint(&dir, "COPY src/bin/tool /", walk).await;
+    assert!(
+        said.as_deref().is_some_and(|s| s.contains(":2 (`**/bin`)")),
+        "{said:?}"
+    );
     for (line, message) in [
         ("COPY x /", "something else failed".to_owned()),
         ("COPY x /", "the target \"x\" was not found".to_owned()),

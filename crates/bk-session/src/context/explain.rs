@@ -81,6 +81,9 @@ fn dockerfile(request: &BuildRequest, failure: &mut DockerfileFailure) {
     };
     let copy = OwnCopy::of(&view);
     copy.fill(&mut failure.snippets);
+    if is_lost_walk(&failure.message) {
+        return lost_walk(&view, &copy, failure);
+    }
     let Some(asked) = missing_path(&failure.message).map(str::to_owned) else {
         return;
     };
@@ -134,6 +137,29 @@ fn why_absent(request: &BuildRequest, view: ContextView, asked: &str, line: &str
             root: view.root().map(PathBuf::from),
         }),
         None => view.absence(asked.as_bytes()).ok()?,
+    }
+}
+
+/// Whether a daemon stumbled over a path of its own copy of the context. BuildKit 0.8 does now and then, and says the path
+/// on its own disk: that of the directory, or where a link leads.
+fn is_lost_walk(message: &str) -> bool {
+    message.contains("failed to walk ")
+        && message.contains("/buildkit-mount")
+        && message.contains("no such file or directory")
+}
+
+/// Finds the source that is not there, and says it as the daemon does otherwise.
+fn lost_walk(view: &ContextView, copy: &OwnCopy, failure: &mut DockerfileFailure) {
+    for need in &view.needs().instructions {
+        for path in &need.paths {
+            let Ok(Some(absence)) = view.absence(path.as_bytes()) else {
+                continue;
+            };
+            failure.message = format!("failed to compute cache key: \"{path}\" not found: not found");
+            failure.snippets = vec![copy.at(need.line)];
+            failure.hint = Some(absence.to_string());
+            return;
+        }
     }
 }
 
