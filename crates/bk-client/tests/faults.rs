@@ -24,7 +24,7 @@ mod scenario;
 #[path = "faults/table.rs"]
 mod table;
 
-use std::process::ExitCode;
+use std::{path::Path, process::ExitCode};
 
 use options::{Options, Parsed};
 
@@ -66,9 +66,17 @@ fn main() -> ExitCode {
 
 /// Everything that was asked for; returns what is wrong.
 async fn all(options: &Options) -> Vec<String> {
+    // Lives as long as the process makes temporary files: where they are made can be said once only.
+    let scratch = match tempfile::Builder::new().prefix("bk-faults-tmp-").tempdir() {
+        Ok(scratch) => scratch,
+        Err(e) => return vec![format!("no temporary directory: {e}")],
+    };
+    if tempfile::env::override_temp_dir(scratch.path()).is_err() {
+        return vec!["temporary files are made somewhere else already".to_owned()];
+    }
     let mut failures = Vec::new();
     if options.runs > 0 {
-        failures.extend(live(options).await);
+        failures.extend(live(options, scratch.path()).await);
     }
     if options.hostile {
         failures.extend(hostile::all().await);
@@ -83,7 +91,7 @@ async fn all(options: &Options) -> Vec<String> {
 }
 
 /// The random runs on a real daemon, if there is one.
-async fn live(options: &Options) -> Vec<String> {
+async fn live(options: &Options, scratch: &Path) -> Vec<String> {
     let Some(program) = std::env::var_os("BK_LIVE_DOCKERD") else {
         let text = "no real daemon: BK_LIVE_DOCKERD names no dockerd (cargo xtask daemons up does)";
         println!("faults: {text}");
@@ -96,5 +104,5 @@ async fn live(options: &Options) -> Vec<String> {
         "faults: seed {}, {} runs on a dockerd of its own",
         options.seed, options.runs
     );
-    scenario::runs(options, program.as_ref()).await
+    scenario::runs(options, program.as_ref(), scratch).await
 }

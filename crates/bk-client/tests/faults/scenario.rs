@@ -110,14 +110,8 @@ enum Moment {
     Exporting,
 }
 
-/// All runs; returns what is wrong.
-pub(crate) async fn runs(options: &Options, program: &Path) -> Vec<String> {
-    let scratch = match tempfile::Builder::new().prefix("bk-faults-tmp-").tempdir() {
-        Ok(scratch) => scratch,
-        Err(e) => return vec![format!("no temporary directory: {e}")],
-    };
-    // Whatever makes temporary files in this process makes them where they are counted.
-    drop(tempfile::env::override_temp_dir(scratch.path()));
+/// All runs, with temporary files in `scratch`, where they are counted; returns what is wrong.
+pub(crate) async fn runs(options: &Options, program: &Path, scratch: &Path) -> Vec<String> {
     let mut daemon = match Dockerd::start(program).await {
         Ok(daemon) => daemon,
         Err(e) => return vec![format!("no dockerd: {e}")],
@@ -129,7 +123,7 @@ pub(crate) async fn runs(options: &Options, program: &Path) -> Vec<String> {
         let kind = options.only.unwrap_or(Kind::ALL[number % Kind::ALL.len()]);
         let mut random = Random::new(options.seed.wrapping_mul(1_000_003).wrapping_add(number as u64));
         let begun = Instant::now();
-        let (ran, problems) = match one(&mut daemon, kind, &mut random, scratch.path()).await {
+        let (ran, problems) = match one(&mut daemon, kind, &mut random, scratch).await {
             Ok(done) => done,
             Err(e) => {
                 failures.push(format!("run {number} ({}): {e}", kind.name()));
