@@ -416,6 +416,10 @@ fn name(place: &Place, mut attempt: Attempt) -> Attempt {
 }
 
 /// What every attempt needs.
+#[cfg_attr(
+    not(any(feature = "docker", feature = "buildkitd")),
+    expect(dead_code, reason = "without a backend nothing is attempted")
+)]
 struct With<'a> {
     options: &'a ConnectOptions,
     credentials: &'a Arc<dyn CredentialProvider>,
