@@ -34,9 +34,9 @@ fn each_reason_for_a_missing_source_is_said() {
         );
         check(
             "absent-case",
-            "FROM scratch\nCOPY unique /\nCOPY readme.md docs/Guide.md /\n",
+            "FROM scratch\nCOPY unique /\nCOPY readme.md /\n",
             &|scene| {
-                scene.file("README.md", "x").file("docs/guide.md", "x");
+                scene.file("README.md", "x");
             },
         );
         check(
