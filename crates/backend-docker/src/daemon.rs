@@ -199,6 +199,8 @@ fn header(headers: &HeaderMap, name: &str) -> Option<String> {
 }
 
 fn not_docker(endpoint: &Endpoint, why: &str) -> BuildError {
+    // Whether the request or the connection meets the end first is chance; the cause is the same.
+    let why = why.strip_prefix("operation was canceled: ").unwrap_or(why);
     ConnectError::single(
         endpoint.to_string(),
         format!("this is not a Docker Engine: {why}"),

@@ -102,6 +102,11 @@ pub(super) fn general(report: &str, known: &[(String, String)]) -> String {
             // The time before a line of a step's output.
             rule(r"(?m)^(#\d+ )?\d+\.\d{1,3} ", "${1}<time> "),
             rule(r"(?m)^(#\d+ (?:DONE|ERROR)) \d+\.\d+s", "${1} <time>"),
+            // Whether it is reading or writing that meets the end first.
+            rule(
+                "connection error: stream closed because of a broken pipe",
+                "connection error: connection reset",
+            ),
             rule(r" in \d+\.\d+s", " in <time>"),
             rule(r"; longest (?u:[^;\n]*)", "; longest <step>"),
             rule(
