@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::{Ipv4Addr, TcpListener},
+    net::{Ipv4Addr, Shutdown, TcpListener},
     thread,
 };
 
@@ -50,14 +50,18 @@ fn something_else_than_a_daemon_is_told() {
         let address = format!("tcp://{}", listener.local_addr().expect("an address"));
         // Answers everything as a web server does; ends with the test program.
         thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let mut stream = stream;
-                let mut buffer = [0; 4096];
-                if stream.read(&mut buffer).is_ok() {
-                    let answer = "HTTP/1.1 404 Not Found\r\nServer: web\r\nContent-Length: 5\r\nConnection: close\r\n\r\nwhat?";
-                    // The client may have seen enough.
-                    let _ = stream.write_all(answer.as_bytes());
-                }
+            for mut stream in listener.incoming().flatten() {
+                thread::spawn(move || {
+                    let mut buffer = [0; 4096];
+                    if stream.read(&mut buffer).is_ok() {
+                        let answer = "HTTP/1.1 404 Not Found\r\nServer: web\r\nContent-Length: 5\r\nConnection: close\r\n\r\nwhat?";
+                        // The client may have seen enough. A connection that is closed with something unread is reset, and
+                        // the answer with it: so what comes is read until the client ends.
+                        let _ = stream.write_all(answer.as_bytes());
+                        let _ = stream.shutdown(Shutdown::Write);
+                        let _ = std::io::copy(&mut stream, &mut std::io::sink());
+                    }
+                });
             }
         });
         let mut web = scene();
