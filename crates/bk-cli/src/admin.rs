@@ -23,7 +23,7 @@ use crate::{
     connect::connect,
     exit,
     interrupt::Interrupt,
-    limits, report,
+    limits, report, threads,
 };
 
 /// Runs the command, if it is one of these, and returns its exit code; everything there is to say was said.
@@ -55,16 +55,9 @@ fn run(
     global: &Global,
     work: impl AsyncFnOnce(Arc<dyn Administration>, Interrupt) -> Result<u8, BuildError>,
 ) -> u8 {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(limits::WORKER_THREADS)
-        .enable_all()
-        .build();
-    let runtime = match runtime {
+    let runtime = match threads::start() {
         Ok(runtime) => runtime,
-        Err(e) => {
-            let failure = LocalFailure::new("bk", "cannot start its threads").caused_by(e);
-            return fail(&failure.into(), true);
-        }
+        Err(e) => return fail(&e, true),
     };
     let done = runtime.block_on(async {
         let listen = || {

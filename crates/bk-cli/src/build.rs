@@ -26,6 +26,7 @@ use crate::{
     interrupt::Interrupt,
     limits, nodes, outputs, report,
     request::{self, Process},
+    threads,
 };
 
 /// Runs the command and returns its exit code; everything there is to say was said.
@@ -40,20 +41,9 @@ pub(crate) fn main(global: &Global, args: &BuildArgs) -> u8 {
         Ok(prepared) => prepared,
         Err(e) => return fail(&e, true),
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(limits::WORKER_THREADS)
-        .enable_all()
-        .build();
-    let runtime = match runtime {
+    let runtime = match threads::start() {
         Ok(runtime) => runtime,
-        Err(e) => {
-            return fail(
-                &LocalFailure::new("bk", "cannot start its threads")
-                    .caused_by(e)
-                    .into(),
-                true,
-            );
-        }
+        Err(e) => return fail(&e, true),
     };
     let print_id = args.progress.quiet && !outputs::use_stdout(&request.outputs);
     let looked_at = request.clone();

@@ -27,6 +27,7 @@ mod private;
 mod report;
 mod request;
 mod settings;
+mod threads;
 #[cfg(feature = "otel")]
 mod traces;
 mod verbose;

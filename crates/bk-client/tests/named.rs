@@ -25,7 +25,7 @@ use bk_client::{
 };
 use bk_testkit::{
     compare::Rules,
-    conformance::{self, Base, Case, Exception, Harness, REFUSED, Table, Verdict},
+    conformance::{self, Base, Case, Exception, Harness, Table},
     events::chain,
     live::{Support, record_named, say},
     snapshot::Snapshot,
@@ -234,16 +234,7 @@ async fn the_endpoint_that_is_named() {
     let report = tokio::time::timeout(LIMIT, suite).await.expect("it ends");
     let failures = report.failures();
     for (case, verdict) in report.verdicts() {
-        let support = match verdict {
-            Verdict::Passed { but: None, .. } => Support::Yes,
-            Verdict::Passed { but: Some(but), .. } => match but.strip_prefix(REFUSED) {
-                Some(why) => Support::Refused(why.to_owned()),
-                None => Support::But(but.clone()),
-            },
-            Verdict::Cannot(why) => Support::NotApplicable(why.clone()),
-            Verdict::Failed(why) => Support::Fails(why.clone()),
-        };
-        record_named(&named.name(), case.feature(), &support);
+        record_named(&named.name(), case.feature(), &verdict.support());
     }
     let mut table = Table::new();
     table.add(report);

@@ -23,6 +23,7 @@ use crate::{
     files::Metadata,
     limits, outputs, report,
     request::{self, Process, Surroundings as _},
+    threads,
 };
 
 /// What there is to do.
@@ -51,16 +52,9 @@ pub(crate) fn main(global: &Global, args: &BakeArgs) -> u8 {
         Ok(Todo::Print(text)) => return report::to_stdout(&text),
         Err(e) => return build::fail(&e, true),
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(limits::WORKER_THREADS)
-        .enable_all()
-        .build();
-    let runtime = match runtime {
+    let runtime = match threads::start() {
         Ok(runtime) => runtime,
-        Err(e) => {
-            let failure = LocalFailure::new("bk", "cannot start its threads").caused_by(e);
-            return build::fail(&failure.into(), true);
-        }
+        Err(e) => return build::fail(&e, true),
     };
     let view = Arc::clone(&work.view);
     let with_log = !view.shows_output();

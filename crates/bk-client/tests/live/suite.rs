@@ -1,8 +1,8 @@
 //! The conformance suite on every target.
 
 use bk_testkit::{
-    conformance::{self, Case, REFUSED, Table, Verdict},
-    live::{Daemon, Route, Support, Target, say},
+    conformance::{self, Case, Table, Verdict},
+    live::{Daemon, Route, Target, say},
 };
 
 use crate::{LIMIT, bounded, connect, harness::LiveHarness};
@@ -18,16 +18,9 @@ async fn conforms(daemon: Daemon, route: Route) {
     let report = bounded("the suite", LIMIT, suite).await;
     let failures = report.failures();
     for (case, verdict) in report.verdicts() {
-        let support = match verdict {
-            Verdict::Passed { but: None, .. } => Support::Yes,
-            Verdict::Passed { but: Some(but), .. } => match but.strip_prefix(REFUSED) {
-                Some(why) => Support::Refused(why.to_owned()),
-                None => Support::But(but.clone()),
-            },
-            Verdict::Cannot(why) => Support::NotApplicable(why.clone()),
-            Verdict::Failed(_) => continue,
-        };
-        target.record(case.feature(), &support);
+        if !matches!(verdict, Verdict::Failed(_)) {
+            target.record(case.feature(), &verdict.support());
+        }
     }
     say(&Table::add_to_process(report).to_string());
     if let Some(failures) = failures {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{Case, Done, Exception};
-use crate::fake::locked;
+use crate::{fake::locked, live::Support};
 
 /// How the words begin of a case that passed because it was refused as it should be.
 pub const REFUSED: &str = "refused with a clear error: ";
@@ -29,6 +29,19 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// What it says of the target, for the ledger.
+    pub fn support(&self) -> Support {
+        match self {
+            Self::Passed { but: None, .. } => Support::Yes,
+            Self::Passed { but: Some(but), .. } => match but.strip_prefix(REFUSED) {
+                Some(why) => Support::Refused(why.to_owned()),
+                None => Support::But(but.clone()),
+            },
+            Self::Cannot(why) => Support::NotApplicable(why.clone()),
+            Self::Failed(why) => Support::Fails(why.clone()),
+        }
+    }
+
     pub(super) fn passed(time: Duration, done: Done, exception: Option<Exception>) -> Self {
         let but = match (exception, done) {
             (Some(Exception::Refuses(why) | Exception::MayRefuse(why)), Done::Refused) => {
