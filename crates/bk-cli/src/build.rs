@@ -109,7 +109,9 @@ fn prepare(args: &BuildArgs) -> Result<Prepared, BuildError> {
     if let Some(file) = args.results.iidfile.as_ref().filter(|_| question.is_none()) {
         files::remove_stale(file)?;
     }
-    let proxies = match &Environment::from_process().docker_config {
+    let environment = Environment::from_process();
+    request::check_trace(&environment, &Process);
+    let proxies = match &environment.docker_config {
         Some(config) => BuildProxies::read(config)?,
         None => BuildProxies::default(),
     };

@@ -14,9 +14,10 @@ use std::{
 };
 
 use bk_client::{
-    ArchiveReader, BuildError, BuildRequest, Context, Dockerfile, InputError, LocalFailure, is_remote,
+    ArchiveReader, BuildError, BuildRequest, Context, Dockerfile, Environment, InputError, LocalFailure,
+    is_remote,
 };
-use bk_progress::Mode;
+use bk_progress::{Mode, neutralise_line};
 
 use crate::{
     access,
@@ -131,6 +132,16 @@ pub(crate) fn request(args: &BuildArgs, around: &impl Surroundings) -> Result<Bu
     }
     request.dockerfile = dockerfile(args.source.file.as_deref(), remote, around)?;
     Ok(request)
+}
+
+/// Says once that the trace of the environment makes no sense: it is left aside, and the build goes on without one.
+pub(crate) fn check_trace(environment: &Environment, around: &impl Surroundings) {
+    if let Err(e) = environment.trace() {
+        around.warn(&format!(
+            "{}; the build belongs to no trace",
+            neutralise_line(&e.to_string())
+        ));
+    }
 }
 
 /// What is done about a daemon that falls silent or is lost.

@@ -157,7 +157,9 @@ fn prepare(args: &BakeArgs) -> Result<Todo, BuildError> {
         );
         return Err(InputError::new("output", why, "dest=FILE for the others").into());
     }
-    let proxies = match &Environment::from_process().docker_config {
+    let environment = Environment::from_process();
+    request::check_trace(&environment, &Process);
+    let proxies = match &environment.docker_config {
         Some(config) => BuildProxies::read(config)?,
         None => BuildProxies::default(),
     };

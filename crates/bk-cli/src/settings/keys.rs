@@ -4,6 +4,8 @@ use std::ffi::{OsStr, OsString};
 
 use clap::{Arg, ArgAction, Command, builder::ValueParser, error::ErrorKind};
 
+use super::file::dotted;
+
 /// Commands without settings: they have to work when a settings file does not, or are about these files.
 pub(super) const WITHOUT: &[&str] = &["completion", "config", "help", "man"];
 
@@ -149,9 +151,17 @@ impl Key {
         })
     }
 
-    /// The variable of that name: `BK_NO_CACHE` for `--no-cache`.
-    pub(super) fn variable(&self) -> String {
-        format!("BK_{}", self.name.to_uppercase().replace('-', "_"))
+    /// The variables for it in a command, the strongest first, by its keys in files: `BK_NO_CACHE` for `--no-cache` of
+    /// `bk build`, `BK_BAKE_JOBS` for `--jobs` of `bk bake`, and for what the latter shares both.
+    pub(super) fn variables(&self, path: &[String]) -> Vec<String> {
+        let general = self.global || shares(path, &self.name);
+        let own = !self.global && path != ["build"];
+        let named = |command: &[String]| {
+            let words = dotted(command, &self.name).to_uppercase();
+            format!("BK_{}", words.replace(['-', '.'], "_"))
+        };
+        let own = own.then(|| named(path));
+        own.into_iter().chain(general.then(|| named(&[]))).collect()
     }
 
     /// The option as it is written on the command line.

@@ -132,8 +132,8 @@ impl Settings {
         for key in keys::keys(command) {
             let mut said = Vec::new();
             said.extend(on_line(&key, inner));
-            if key.global || keys::shares(&path, &key.name) {
-                said.extend(variable(&key, around)?);
+            for name in key.variables(&path) {
+                said.extend(variable(&key, name, around)?);
             }
             said.extend(foreign(&key, &path, around));
             for file in &files {
@@ -296,8 +296,7 @@ fn given(key: &Key, matches: &ArgMatches) -> Vec<OsString> {
 }
 
 /// What our variable says: one value, or a line for each of a list.
-fn variable(key: &Key, around: &Around) -> Result<Option<Said>, Problem> {
-    let name = key.variable();
+fn variable(key: &Key, name: String, around: &Around) -> Result<Option<Said>, Problem> {
     let Some(value) = around.var(&name) else {
         return Ok(None);
     };
@@ -335,16 +334,23 @@ fn foreign(key: &Key, path: &[String], around: &Around) -> Option<Said> {
     })
 }
 
+/// The variables of the options of a command and of those below it.
+fn variables(command: &Command, path: &mut Vec<String>, found: &mut Vec<String>) {
+    found.extend(keys::keys(command).iter().flat_map(|key| key.variables(path)));
+    for sub in command.get_subcommands() {
+        let name = sub.get_name();
+        if !keys::WITHOUT.contains(&name) {
+            path.push(name.to_owned());
+            variables(sub, path, found);
+            path.pop();
+        }
+    }
+}
+
 /// What to say of variables that look as if they were meant for us.
 fn misspelt(root: &Command, around: &Around) -> Vec<String> {
-    let build = root.find_subcommand("build");
-    let mut known: Vec<String> = build
-        .map(keys::keys)
-        .unwrap_or_default()
-        .iter()
-        .map(Key::variable)
-        .collect();
-    known.push(CONFIG.to_owned());
+    let mut known = vec![CONFIG.to_owned()];
+    variables(root, &mut Vec::new(), &mut known);
     around
         .0
         .keys()

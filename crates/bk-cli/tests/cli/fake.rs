@@ -411,3 +411,33 @@ fn a_second_interrupt_ends_a_program_that_nobody_listens_to() {
         asked.elapsed()
     );
 }
+
+#[test]
+fn a_trace_that_makes_no_sense_is_warned_of_once() {
+    let (daemon, dir) = (fake(Script::healthy()), context(GOOD));
+    fs::write(
+        dir.path().join("docker-bake.json"),
+        r#"{"target": {"default": {}, "other": {}}}"#,
+    )
+    .expect("writable");
+    let said = |command: &mut Command, parent: &str, state: &str| {
+        let ran = run(command
+            .current_dir(dir.path())
+            .env("TRACEPARENT", parent)
+            .env("TRACESTATE", state));
+        assert_eq!(ran.code, Some(0), "{}", ran.err);
+        let warnings = ran.err.lines().filter(|line| line.contains("TRACE"));
+        warnings.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let bad = "warning: TRACEPARENT: `00-x`: this is not a trace context; the build belongs to no trace";
+    assert_eq!(said(&mut build(&daemon, dir.path(), &["-q"]), "00-x", ""), [bad]);
+    let mut bake = bk(&["--backend", "buildkitd", "--addr", &daemon.address(), "bake"]);
+    bake.args(["default", "other"]);
+    assert_eq!(said(&mut bake, "00-x", ""), [bad]);
+    let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    assert_eq!(
+        said(&mut build(&daemon, dir.path(), &["-q"]), parent, "a"),
+        ["warning: TRACESTATE: `a` is no entry; the build belongs to no trace"]
+    );
+    assert!(said(&mut build(&daemon, dir.path(), &["-q"]), parent, "a=1").is_empty());
+}

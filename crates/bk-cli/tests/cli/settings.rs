@@ -125,6 +125,56 @@ fn the_strongest_source_holds() {
 }
 
 #[test]
+fn options_of_other_commands_have_variables_with_their_names() {
+    let places = Places::new("", "[build]\nsync = \"mtime\"\n\n[bake]\njobs = 1\n");
+    let keys = [
+        "bake.jobs",
+        "bake.sync",
+        "bake.load",
+        "bake.file",
+        "bake.keep-going",
+    ];
+    assert_eq!(
+        places.explained(
+            &keys,
+            &["bake"],
+            &[
+                ("BK_BAKE_JOBS", "2"),
+                ("BK_BAKE_FILE", "a.json\nb.yaml"),
+                ("BK_BAKE_KEEP_GOING", "1"),
+                ("BK_SYNC", "content"),
+                ("BK_BAKE_SYNC", "exact"),
+                // Those of `bk build` are its own.
+                ("BK_FILE", "Dockerfile"),
+                ("BK_LOAD", "true"),
+            ]
+        ),
+        "bake.file = [\"a.json\", \"b.yaml\"]  # BK_BAKE_FILE\n\
+         bake.load = false  # default\n\
+         bake.jobs = \"2\"  # BK_BAKE_JOBS, over ~/.config/bk/bk.toml:5\n\
+         bake.keep-going = true  # BK_BAKE_KEEP_GOING\n\
+         bake.sync = \"exact\"  # BK_BAKE_SYNC, over BK_SYNC, over ~/.config/bk/bk.toml:2\n"
+    );
+    assert_eq!(
+        places.explained(&["ctx.du.depth"], &["ctx", "du"], &[("BK_CTX_DU_DEPTH", "1")]),
+        "ctx.du.depth = \"1\"  # BK_CTX_DU_DEPTH\n"
+    );
+    let refused = run(places.bk(&["bake"]).env("BK_BAKE_JOBS", "many"));
+    assert_eq!(
+        (refused.code, &*refused.err),
+        (
+            Some(2),
+            "ERROR: BK_BAKE_JOBS: `many` is not allowed: invalid digit found in string\n"
+        )
+    );
+    let said = run(places.bk(&["bake", "/none"]).env("BK_BAKE_JOSB", "1")).err;
+    assert!(
+        said.starts_with("warning: BK_BAKE_JOSB is not a setting; did you mean BK_BAKE_JOBS?\n"),
+        "{said}"
+    );
+}
+
+#[test]
 fn an_explanation_has_every_value_and_no_secret() {
     let places = Places::new(
         "",
