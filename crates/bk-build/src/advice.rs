@@ -54,6 +54,8 @@ pub enum Advice {
     RateLimit,
     /// A registry has no such image.
     NoImage,
+    /// An image is there, but not for the platform that is built for.
+    NoPlatform,
     /// The daemon cannot reach a server.
     Unreachable {
         /// The server's `host[:port]`.
@@ -140,6 +142,9 @@ impl fmt::Display for Advice {
                 "the registry was asked too often; wait, log in for a higher limit, or take the image from a mirror"
             }
             Self::NoImage => "check the image's name and tag: its registry does not have it",
+            Self::NoPlatform => {
+                "the image is not there for that platform; `docker buildx imagetools inspect IMAGE` lists those that it has"
+            }
             Self::ContainerdStore => "Docker Engine has this with its containerd image store only",
             Self::NoFrontend => {
                 "dockerfile.v0 and gateway.v0 are there; any other is an image: --frontend gateway.v0 --opt source=IMAGE"

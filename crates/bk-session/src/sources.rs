@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fs::Metadata,
     io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
@@ -21,6 +22,9 @@ use crate::shared_key::{host_name, shared_key};
 pub const CONTEXT: &str = "context";
 /// The source that the Dockerfile comes from.
 pub const DOCKERFILE: &str = "dockerfile";
+
+/// The ignore file of a context.
+const IGNORE_FILE: &str = ".dockerignore";
 
 /// The frontend's default name, and the one it tries next.
 const DEFAULT_NAMES: [&str; 2] = ["Dockerfile", "dockerfile"];
@@ -104,6 +108,8 @@ impl Sources {
         match context {
             Context::Dir(path) | Context::DirThrough(path, _) => {
                 let dir = canonical_dir(path)?;
+                let ignore = dir.join(IGNORE_FILE);
+                check_kind(&ignore, std::fs::symlink_metadata(&ignore))?;
                 let tree = DirTree::open(&dir)
                     .map_err(|e| LocalFailure::new(path, "cannot open the context directory").caused_by(e))?;
                 let tree: Arc<dyn Tree> = match context {
@@ -242,6 +248,10 @@ impl Sources {
         if name == DEFAULT_NAMES[0] {
             names.push(DEFAULT_NAMES[1].to_owned());
         }
+        for name in &names {
+            let file = dir.join(name);
+            check_kind(&file, std::fs::metadata(&file))?;
+        }
         let tree = FilesTree::in_dir(dir, &names)
             .map_err(|e| InputError::new("--file", e.to_string(), "a file name"))?;
         self.by_name.insert(
@@ -277,6 +287,20 @@ impl Sources {
 
 pub(crate) fn exists(path: &Path) -> bool {
     std::fs::symlink_metadata(path).is_ok()
+}
+
+/// Refuses what is no file where a daemon looks for text: it would wait at a named pipe for ever.
+fn check_kind(path: &Path, found: io::Result<Metadata>) -> Result<(), LocalFailure> {
+    let Ok(kind) = found.map(|found| found.file_type()) else {
+        return Ok(());
+    };
+    if kind.is_file() || kind.is_dir() || kind.is_symlink() {
+        return Ok(());
+    }
+    Err(LocalFailure::new(
+        path,
+        "is a named pipe, a socket or a device, and has to be a file",
+    ))
 }
 
 fn missing_default(dir: &Path) -> LocalFailure {

@@ -61,6 +61,9 @@ const UNAVAILABLE: i32 = bk_build::Refusal::UNAVAILABLE;
 
 /// About an image that could not be found in its registry, as daemons of all ages say it.
 pub(crate) fn of_image(text: &str) -> Option<Advice> {
+    if text.contains("no match for platform in manifest") {
+        return Some(Advice::NoPlatform);
+    }
     let about_image = text.contains("failed to resolve source metadata for") || image_alone(text);
     (about_image && text.trim_end().ends_with("not found")).then_some(Advice::NoImage)
 }
@@ -150,6 +153,12 @@ mod tests {
         }
         assert_eq!(of_image("h.test/a:1: not found"), Some(Advice::NoImage));
         assert_eq!(of_image("\"/a\": not found"), None);
+        for text in [
+            "h.test/a:1: failed to resolve source metadata for h.test/a:1: no match for platform in manifest: not found",
+            "no match for platform in manifest sha256:12: not found",
+        ] {
+            assert_eq!(of_image(text), Some(Advice::NoPlatform));
+        }
     }
 
     #[test]

@@ -77,7 +77,8 @@ fn every_option_of_bk_build_can_come_from_a_variable_and_from_a_file() {
             "tlskey" => partner("tlscert"),
             _ => {}
         }
-        vars.push((key.variable(), value.clone()));
+        let variable = key.variables(&["build".to_owned()]).concat();
+        vars.push((variable.clone(), value.clone()));
         if !key.global {
             text.push_str("[build]\n");
         }
@@ -87,9 +88,9 @@ fn every_option_of_bk_build_can_come_from_a_variable_and_from_a_file() {
         let settings = found(&words, &around(&vars));
         assert_eq!(
             source_of(&settings, &key.name),
-            Some(&Source::Variable(key.variable()))
+            Some(&Source::Variable(variable.clone()))
         );
-        assert_eq!(raw(&matched(&settings, &words), key), value, "{}", key.variable());
+        assert_eq!(raw(&matched(&settings, &words), key), value, "{variable}");
 
         fs::write(&file, &text).expect("writable");
         if !keys::in_files(key) {

@@ -81,6 +81,13 @@ fn each_reason_for_a_missing_source_is_said() {
                 scene.file("config/server.conf", "x");
             },
         );
+        check(
+            "absent-socket",
+            "FROM scratch\nCOPY unique /\nCOPY agent.sock /\n",
+            &|scene| {
+                scene.socket("agent.sock");
+            },
+        );
         check("absent", "FROM scratch\nCOPY unique /\nCOPY zzz /\n", &|_| {});
         check(
             "absent-stage",

@@ -11,6 +11,8 @@ use std::{
     thread,
 };
 
+use nix::sys::stat::SFlag;
+
 use super::{
     scene::{ENGINES, ROUTES, Scene, targets},
     snapshot::{Snapshots, pattern},
@@ -50,6 +52,32 @@ fn a_file_that_cannot_be_read_is_named() {
             closed(scene, ".dockerignore");
         });
         target.passed("errors::a_file_that_cannot_be_read_is_named");
+    }
+}
+
+#[test]
+fn what_is_no_file_is_named() {
+    let mut snapshots = Snapshots::default();
+    for (target, variant) in targets(&ROUTES, "errors::what_is_no_file_is_named") {
+        let mut check = |name: &str, arguments: &[&str], arrange: &dyn Fn(&Scene)| {
+            let mut scene = Scene::new("FROM scratch\nCOPY . /\n");
+            scene.on(&target);
+            arrange(&scene);
+            let arguments = [&["build", "-q"][..], arguments, &["."]].concat();
+            snapshots.check(name, variant, &scene.run(&arguments));
+        };
+        check("pipe-dockerfile", &["-f", "Dockerfile.pipe"], &|scene| {
+            scene.node("Dockerfile.pipe", SFlag::S_IFIFO);
+        });
+        check("device-dockerfile", &["-f", "/dev/null"], &|_| {});
+        check("socket-dockerfile", &["-f", "Dockerfile.sock"], &|scene| {
+            scene.socket("Dockerfile.sock");
+        });
+        // A daemon would open what it was sent, and wait.
+        check("pipe-ignore-file", &[], &|scene| {
+            scene.node(".dockerignore", SFlag::S_IFIFO);
+        });
+        target.passed("errors::what_is_no_file_is_named");
     }
 }
 

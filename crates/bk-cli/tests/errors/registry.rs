@@ -3,7 +3,7 @@
 use std::fs;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use bk_testkit::live::Target;
+use bk_testkit::live::{Daemon, Route, Target};
 
 use super::{
     scene::{ENGINES, Scene, targets},
@@ -47,6 +47,41 @@ fn a_registry_that_refuses_is_told_with_its_name() {
             &["--build-arg", "BUILDKIT_SYNTAX=127.0.0.1:1/team/frontend:1"],
         );
         target.passed("errors::a_registry_that_refuses_is_told_with_its_name");
+    }
+}
+
+#[test]
+fn an_image_without_the_platform_is_told() {
+    const TEST: &str = "errors::an_image_without_the_platform_is_told";
+    let Some(pusher) = Target::find(Daemon::Docker28_5Containerd, Route::Grpc, TEST) else {
+        return;
+    };
+    let mut snapshots = Snapshots::default();
+    for (target, variant) in targets(&ENGINES, TEST) {
+        let image = format!("{}/errors/platforms:{}", target.base.host, std::process::id());
+        let mut pushing = Scene::new("FROM scratch\nCOPY unique /\n");
+        pushing.on(&pusher);
+        pushing.unique();
+        log_in(&mut pushing, &pusher, &pusher.base.password);
+        let said = pushing.run(&[
+            "build",
+            "-q",
+            "--platform=linux/amd64,linux/arm64",
+            "--push",
+            "-t",
+            &image,
+            ".",
+        ]);
+        assert!(said.ends_with("exit code 0\n"), "{said}");
+
+        let mut scene = Scene::new(&format!("FROM {image}\nCOPY unique /\n"));
+        scene.on(&target);
+        scene.unique();
+        scene.known(&image, "<registry>/errors/platforms:1");
+        log_in(&mut scene, &target, &target.base.password);
+        let arguments = ["build", "-q", "--platform", "linux/s390x", "."];
+        snapshots.check("registry-no-platform", variant, &scene.run(&arguments));
+        target.passed(TEST);
     }
 }
 

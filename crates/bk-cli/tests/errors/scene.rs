@@ -3,11 +3,13 @@
 use std::{
     ffi::OsString,
     fs,
+    os::unix::net::UnixListener,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
 };
 
 use bk_testkit::live::{Daemon, Route, Target};
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
 use super::snapshot::general;
 
@@ -83,6 +85,19 @@ impl Scene {
     /// Makes a symbolic link in the context.
     pub(super) fn link(&self, name: &str, target: &str) -> &Self {
         std::os::unix::fs::symlink(target, self.path(name)).expect("a link");
+        self
+    }
+
+    /// Makes something in the context that is no file: a named pipe, or the device that swallows everything.
+    pub(super) fn node(&self, name: &str, kind: SFlag) -> &Self {
+        let mode = Mode::from_bits_truncate(0o644);
+        mknod(&self.path(name), kind, mode, makedev(1, 3)).expect("allowed");
+        self
+    }
+
+    /// Makes a socket in the context.
+    pub(super) fn socket(&self, name: &str) -> &Self {
+        UnixListener::bind(self.path(name)).expect("a socket");
         self
     }
 

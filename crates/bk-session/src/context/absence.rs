@@ -77,6 +77,11 @@ pub enum Absence {
         /// Where it leads.
         target: Vec<u8>,
     },
+    /// It is there, and is a socket.
+    Socket {
+        /// The path from the root of the context.
+        path: Vec<u8>,
+    },
     /// There is nothing, but there are names like it.
     Similar {
         /// As it was asked for.
@@ -149,6 +154,7 @@ impl fmt::Display for Absence {
                 show(link),
                 show(target)
             ),
+            Self::Socket { path } => write!(f, "`{}` is a socket, and sockets are never sent", show(path)),
             Self::Similar { asked, there } => {
                 write!(f, "there is no `{}`; did you mean ", show(asked))?;
                 for (at, name) in there.iter().enumerate() {
@@ -193,6 +199,7 @@ impl ContextView {
                         path: asked,
                         by: why.by,
                     }),
+                    (_, Kind::Socket) => Some(Absence::Socket { path: asked }),
                     (None, Kind::Symlink) => self.link(&asked)?,
                     (None, Kind::Dir) => Some(Absence::Empty { path: asked }),
                     _ => None,
