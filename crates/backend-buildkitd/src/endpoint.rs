@@ -5,7 +5,7 @@ use std::{fmt, io, path::PathBuf, str::FromStr, sync::Arc};
 use bk_build::{BuildError, ConnectError, InputError};
 use bk_dial::{Helper, Serves, TlsOptions};
 use bk_solve::BoxedIo;
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::TcpStream;
 
 /// What addresses may be.
 const ALLOWED: &str = "unix:///path/to/buildkitd.sock, tcp://host:port, docker-container://name, podman-container://name, \
@@ -18,7 +18,7 @@ const HTTP2: &[u8] = b"h2";
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Endpoint {
-    /// A Unix socket.
+    /// A Unix socket: its path, or its name behind `@` in Linux' own space of names.
     Unix(PathBuf),
     /// `host:port`, without TLS.
     Tcp(String),
@@ -52,7 +52,7 @@ impl Endpoint {
     pub async fn dial(&self) -> Result<BoxedIo, BuildError> {
         let failed = |e: io::Error| BuildError::from(ConnectError::single(self.to_string(), self.why(&e)));
         match self {
-            Self::Unix(path) => Ok(Box::new(UnixStream::connect(path).await.map_err(failed)?)),
+            Self::Unix(path) => Ok(Box::new(bk_dial::unix(path).await.map_err(failed)?)),
             Self::Tcp(address) => Ok(Box::new(tcp(address).await.map_err(failed)?)),
             Self::Tls(address, options) => {
                 let stream = tcp(address).await.map_err(failed)?;
@@ -127,7 +127,7 @@ impl FromStr for Endpoint {
             return helper.map(Self::Helper).map_err(allowed);
         }
         if let Some(path) = text.strip_prefix("unix://") {
-            if !path.starts_with('/') {
+            if !bk_dial::is_unix(path) {
                 return bad("the path of a socket must be absolute");
             }
             return Ok(Self::Unix(path.into()));
@@ -158,6 +158,7 @@ mod tests {
     fn parses_and_shows() {
         for good in [
             "unix:///run/buildkit/buildkitd.sock",
+            "unix://@buildkit",
             "tcp://127.0.0.1:1234",
             "tcp://[::1]:1234",
             "tcp://host:1",

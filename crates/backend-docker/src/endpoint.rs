@@ -8,8 +8,6 @@ use std::{fmt, io, path::PathBuf, str::FromStr, sync::Arc};
 use bk_build::{BuildError, ConnectError, InputError};
 use bk_dial::{Helper, Serves, TlsOptions, TlsStream};
 use bk_solve::BoxedIo;
-#[cfg(unix)]
-use tokio::net::UnixStream;
 
 use crate::limits::CONNECT_TIMEOUT;
 
@@ -33,7 +31,7 @@ const HTTP2: &[u8] = b"h2";
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Endpoint {
-    /// A Unix socket.
+    /// A Unix socket: its path, or its name behind `@` in Linux' own space of names.
     Unix(PathBuf),
     /// A TCP port, without TLS.
     Tcp {
@@ -145,7 +143,7 @@ impl Endpoint {
     async fn open(&self, speaks: Speaks) -> io::Result<BoxedIo> {
         match self {
             #[cfg(unix)]
-            Self::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),
+            Self::Unix(path) => Ok(Box::new(bk_dial::unix(path).await?)),
             #[cfg(not(unix))]
             Self::Unix(_) => Err(io::Error::other("this system has no Unix sockets")),
             Self::Tcp { host, port, .. } => Ok(Box::new(bk_dial::tcp(host, *port).await?)),
@@ -258,7 +256,7 @@ fn parse(text: &str, tls: bool) -> Result<Endpoint, InputError> {
         options: Arc::new(TlsOptions::new()),
     };
     match scheme {
-        "unix" if rest.starts_with('/') => Ok(Endpoint::Unix(rest.into())),
+        "unix" if bk_dial::is_unix(rest) => Ok(Endpoint::Unix(rest.into())),
         "unix" => Err(bad(
             "the path of the socket must be absolute, so three slashes follow `unix:`",
         )),
@@ -355,6 +353,7 @@ mod tests {
                 "unix:///var/run/docker.sock",
                 "localhost",
             ),
+            ("unix://@docker", "unix://@docker", "localhost"),
             ("tcp://127.0.0.1:4243", "tcp://127.0.0.1:4243", "127.0.0.1:4243"),
             (
                 "tcp://build.example.com",

@@ -1,5 +1,4 @@
-//! Byte streams to daemons that are not plain sockets: TLS over TCP, and programs that carry bytes on their standard
-//! input and output.
+//! Byte streams to daemons: sockets, TLS over TCP, and programs that carry bytes on their standard input and output.
 //!
 //! [`Helper`] is such a program, made of an address like `docker-container://NAME` or `ssh://HOST`; [`TlsOptions`] says
 //! whom a TLS connection trusts and how it shows who it is. Nothing here speaks any protocol above bytes.
@@ -12,8 +11,12 @@ mod helper;
 pub mod limits;
 mod tcp;
 mod tls;
+mod unix;
 
 pub use command::CommandStream;
 pub use helper::{Helper, Serves};
 pub use tcp::tcp;
 pub use tls::{LoadRoots, Pem, TlsOptions, TlsStream};
+pub use unix::is_unix;
+#[cfg(unix)]
+pub use unix::unix;

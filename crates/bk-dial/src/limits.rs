@@ -27,3 +27,10 @@ pub const TCP_PROBES: u32 = 6;
 /// How long sent bytes may stay unconfirmed by the peer's system before the connection is dead. Probes are sent into silence
 /// only; this bounds the other case, in which Linux alone would wait a quarter of an hour.
 pub const TCP_UNCONFIRMED: Duration = Duration::from_secs(90);
+
+/// How long an address of a host may be silent before the next one is tried beside it. RFC 8305 recommends a quarter of a
+/// second.
+pub const NEXT_ADDRESS: Duration = Duration::from_millis(250);
+
+/// The longest path of a socket, in bytes: the kernel's field has one more, for the zero behind it.
+pub const SOCKET_PATH: usize = if cfg!(target_os = "linux") { 107 } else { 103 };

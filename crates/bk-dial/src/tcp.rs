@@ -1,14 +1,21 @@
 //! Plain connections: names are looked up, what fails is told apart, and a peer that has vanished is noticed.
+//!
+//! The rule: an address that leads nowhere holds up none of the others that a host has.
 
-use std::io;
+use std::{io, net::SocketAddr};
 
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::{TcpStream, lookup_host};
+use tokio::{
+    net::{TcpStream, lookup_host},
+    task::JoinSet,
+    time::timeout,
+};
 
-use crate::limits::{TCP_KEEPALIVE, TCP_PROBE_INTERVAL, TCP_PROBES, TCP_UNCONFIRMED};
+use crate::limits::{NEXT_ADDRESS, TCP_KEEPALIVE, TCP_PROBE_INTERVAL, TCP_PROBES, TCP_UNCONFIRMED};
 
-/// Connects to `host` (an IPv6 address without brackets), at the first of its addresses that answers. Small pieces go out at
-/// once: requests and health answers must not wait for each other.
+/// Connects to `host` (an IPv6 address without brackets), at the first of its addresses that answers: they are tried in the
+/// system's order, both families by turns, and the next one when one has failed or been silent for [`NEXT_ADDRESS`]. Small
+/// pieces go out at once: requests and health answers must not wait for each other.
 ///
 /// # Errors
 /// When the name is not known, with words of our own, because systems have different ones; else what the last address said.
@@ -19,17 +26,59 @@ pub async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
             format!("no address is known for the host `{host}`"),
         )
     })?;
-    let mut failed = None;
-    for address in found {
-        match TcpStream::connect(address).await {
-            Ok(stream) => {
-                tune(&stream)?;
-                return Ok(stream);
-            }
-            Err(e) => failed = Some(e),
+    let stream = race(by_turns(found), TcpStream::connect)
+        .await?
+        .ok_or_else(|| io::Error::other(format!("the host `{host}` has no address")))?;
+    tune(&stream)?;
+    Ok(stream)
+}
+
+/// The same addresses, those of the first one's family and of the other one by turns.
+fn by_turns(all: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
+    let all: Vec<_> = all.collect();
+    let first_is_v6 = all.first().is_some_and(SocketAddr::is_ipv6);
+    let (own, other): (Vec<_>, Vec<_>) = all.into_iter().partition(|a| a.is_ipv6() == first_is_v6);
+    let (mut own, mut other) = (own.into_iter(), other.into_iter());
+    let mut turns = Vec::new();
+    loop {
+        let before = turns.len();
+        turns.extend(own.next());
+        turns.extend(other.next());
+        if turns.len() == before {
+            return turns;
         }
     }
-    Err(failed.unwrap_or_else(|| io::Error::other(format!("the host `{host}` has no address"))))
+}
+
+/// What the first address gives that gives anything; nothing when there is none. All that still try end with the future.
+async fn race<T, F>(addresses: Vec<SocketAddr>, connect: impl Fn(SocketAddr) -> F) -> io::Result<Option<T>>
+where
+    T: Send + 'static,
+    F: Future<Output = io::Result<T>> + Send + 'static,
+{
+    let mut left = addresses.into_iter();
+    let mut trying = JoinSet::new();
+    let mut failed = None;
+    loop {
+        if let Some(address) = left.next() {
+            trying.spawn(connect(address));
+        }
+        let next = trying.join_next();
+        let done = match left.len() {
+            0 => next.await,
+            // An address that leads nowhere says nothing, ever.
+            _ => match timeout(NEXT_ADDRESS, next).await {
+                Ok(done) => done,
+                Err(_) => continue,
+            },
+        };
+        match done {
+            Some(Ok(Ok(done))) => return Ok(Some(done)),
+            Some(Ok(Err(e))) => failed = Some(e),
+            Some(Err(e)) => failed = Some(io::Error::other(e)),
+            None => return failed.map_or(Ok(None), Err),
+        }
+    }
 }
 
 /// Sets a connection up. A daemon whose machine or link is gone ends it after at most two minutes, also when nothing is sent.
@@ -50,7 +99,42 @@ fn tune(stream: &TcpStream) -> io::Result<()> {
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
+    use std::{future::pending, time::Instant};
+
     use super::*;
+
+    fn addresses(list: &[&str]) -> Vec<SocketAddr> {
+        list.iter().map(|text| text.parse().expect(text)).collect()
+    }
+
+    #[test]
+    fn families_take_turns_and_keep_the_order_of_the_system() {
+        let all = ["[::1]:1", "[::2]:1", "[::3]:1", "1.0.0.0:1", "2.0.0.0:1"];
+        let turns = by_turns(addresses(&all).into_iter());
+        let wanted = ["[::1]:1", "1.0.0.0:1", "[::2]:1", "2.0.0.0:1", "[::3]:1"];
+        assert_eq!(turns, addresses(&wanted));
+        assert_eq!(by_turns(std::iter::empty()), []);
+    }
+
+    #[tokio::test]
+    async fn an_address_that_leads_nowhere_holds_up_none_of_the_others() {
+        let all = addresses(&["[::1]:1", "1.0.0.0:1", "2.0.0.0:1", "3.0.0.0:1"]);
+        let asked = |address: SocketAddr| async move {
+            match address.to_string().as_str() {
+                "[::1]:1" => pending().await,
+                "1.0.0.0:1" => Err(io::ErrorKind::ConnectionRefused.into()),
+                _ => Ok(address),
+            }
+        };
+        let since = Instant::now();
+        let first = race(all.clone(), asked).await.expect("one answers");
+        assert_eq!(first, Some(all[2]));
+        // One was waited for; the next one failed, and is not.
+        assert!(since.elapsed() < NEXT_ADDRESS * 2, "{:?}", since.elapsed());
+        let nobody = race(all[1..2].to_vec(), asked).await.expect_err("refused");
+        assert_eq!(nobody.kind(), io::ErrorKind::ConnectionRefused);
+        assert_eq!(race(Vec::new(), asked).await.expect("no failure"), None);
+    }
 
     #[tokio::test]
     async fn the_system_is_told_to_look_after_the_peer() {
