@@ -16,7 +16,7 @@ use tokio::{
 use tokio_rustls::{
     TlsConnector, client,
     rustls::{
-        ClientConfig, RootCertStore,
+        self, ClientConfig, RootCertStore,
         crypto::ring,
         pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
     },
@@ -225,12 +225,16 @@ impl TlsOptions {
             (Some(cert), Some(key)) => {
                 let (cert_flag, key_flag) = (self.what("--tlscert"), self.what("--tlskey"));
                 let chain = certificates(&cert_flag, cert)?;
-                let text = read(&key_flag, key)?;
-                let secret = PrivateKeyDer::from_pem_slice(&text)
-                    .map_err(|e| wrong(&key_flag, key, &format!("it holds no private key: {e}")))?;
-                builder
-                    .with_client_auth_cert(chain, secret)
-                    .map_err(|e| wrong(&key_flag, key, &format!("it does not fit the certificate: {e}")))?
+                let secret = private_key(&key_flag, key)?;
+                builder.with_client_auth_cert(chain, secret).map_err(|e| {
+                    let why = match e {
+                        rustls::Error::InconsistentKeys(_) => format!("it does not fit the certificate: {e}"),
+                        // There is a text in it, but none for people.
+                        _ => "it is no key of a kind that is known: RSA, ECDSA (P-256, P-384) or Ed25519"
+                            .to_owned(),
+                    };
+                    wrong(&key_flag, key, &why)
+                })?
             }
             (Some(_), None) => {
                 let why = "a certificate needs its key";
@@ -313,6 +317,26 @@ fn certificates(flag: &str, pem: &Pem) -> Result<Vec<CertificateDer<'static>>, I
             "it is damaged: a section of PEM has no end, or is no base64",
         )),
     }
+}
+
+/// What PEM says of a key that a password locks: in its label, or behind it as older programs write it.
+const LOCKED: [&[u8]; 2] = [
+    b"-----BEGIN ENCRYPTED PRIVATE KEY-----",
+    b"Proc-Type: 4,ENCRYPTED",
+];
+
+fn private_key(flag: &str, pem: &Pem) -> Result<PrivateKeyDer<'static>, InputError> {
+    let text = read(flag, pem)?;
+    let has = |mark: &[u8]| text.windows(mark.len()).any(|part| part == mark);
+    PrivateKeyDer::from_pem_slice(&text).map_err(|e| {
+        let why = match LOCKED.iter().any(|mark| has(mark)) {
+            true => {
+                "it is locked with a password, which nobody is asked for; store it without one".to_owned()
+            }
+            false => format!("it holds no private key: {e}"),
+        };
+        wrong(flag, pem, &why)
+    })
 }
 
 /// A TLS connection to a daemon.

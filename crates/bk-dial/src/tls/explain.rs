@@ -6,6 +6,9 @@ use std::io;
 
 use tokio_rustls::rustls::{self, AlertDescription, CertificateError as C};
 
+/// How webpki calls the certificate of an authority that is shown by a server.
+const CA_AS_ITSELF: &str = "CaUsedAsEndEntity";
+
 /// Says what an error of TLS with `name` means, and what changes it. `origin` is where the files come from, if not from
 /// options.
 pub(super) fn explain(error: io::Error, name: &str, origin: Option<&str>) -> io::Error {
@@ -35,6 +38,12 @@ pub(super) fn explain(error: io::Error, name: &str, origin: Option<&str>) -> io:
                 format!(
                     "its certificate is not for `{name}`; if that is right, name whom it is for with --tlsservername"
                 )
+            }
+            // Others take such a one; what this one is checked with does not, and has no name for the reason.
+            C::Other(other) if other.to_string() == CA_AS_ITSELF => {
+                "it shows the certificate of an authority as its own; \
+                sign one for it that is none (CA:FALSE), and trust the authority"
+                    .to_owned()
             }
             other => format!("its certificate is not accepted: {other}"),
         },

@@ -180,6 +180,14 @@ async fn what_is_wrong_is_said_with_what_changes_it() {
         let error = ask(address, "h", options).await.expect_err(why);
         assert!(error.contains(why), "{error}\nwanted: {why}");
     }
+    // An authority that stands for itself.
+    let own = (ours.pem(), ours.key().serialize_pem());
+    let address = serve(own, None).await;
+    let error = ask(address, "h", trusting()).await.expect_err("an authority");
+    assert_eq!(
+        error,
+        "it shows the certificate of an authority as its own; sign one for it that is none (CA:FALSE), and trust the authority"
+    );
     // Something that speaks no TLS.
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
@@ -264,4 +272,54 @@ fn a_directory_has_the_files_under_either_name() {
         found.contains("ca.crt") && found.contains("cert.pem") && !found.contains("tls.key"),
         "{found}"
     );
+}
+
+#[test]
+fn keys_come_in_three_forms_and_others_are_told_apart() {
+    let ours = authority("ours");
+    let (cert, key) = identity(&ours, "me", false);
+    let with = |key: &str| {
+        let options = TlsOptions::new()
+            .ca(pem(&ours.pem()))
+            .identity(pem(&cert), pem(key));
+        options.config(Vec::new()).map(drop).map_err(|e| e.to_string())
+    };
+    assert_eq!(with(&key), Ok(()));
+    // The same key as openssl writes it for `ecparam -genkey`: without its envelope, behind the name of the curve.
+    let der = KeyPair::from_pem(&key).expect("a key").serialize_der();
+    let inner = der.get(29..).expect("an envelope");
+    let curve = "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n";
+    let bare = |label: &str, der: &[u8]| {
+        let text = base64(der);
+        format!("-----BEGIN {label}-----\n{text}\n-----END {label}-----\n")
+    };
+    assert_eq!(with(&format!("{curve}{}", bare("EC PRIVATE KEY", inner))), Ok(()));
+    let locked = "--tlskey: it is locked with a password, which nobody is asked for; store it without one";
+    assert_eq!(with(&bare("ENCRYPTED PRIVATE KEY", b"x")), Err(locked.to_owned()));
+    let old = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\nAAAA\n-----END RSA \
+               PRIVATE KEY-----\n";
+    assert_eq!(with(old), Err(locked.to_owned()));
+    let (_, other) = identity(&ours, "me", false);
+    let error = with(&other).expect_err("another key");
+    assert!(
+        error.starts_with("--tlskey: it does not fit the certificate: "),
+        "{error}"
+    );
+    assert_eq!(
+        with(&bare("PRIVATE KEY", b"x")),
+        Err(
+            "--tlskey: it is no key of a kind that is known: RSA, ECDSA (P-256, P-384) or Ed25519".to_owned()
+        )
+    );
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let digits = bytes.chunks(3).flat_map(|chunk| {
+        let value =
+            chunk.iter().fold(0_u32, |value, b| value << 8 | u32::from(*b)) << (8 * (3 - chunk.len()));
+        let digit = move |n: usize| char::from(DIGITS[(value >> (18 - 6 * n) & 63) as usize]);
+        (0..4).map(move |n| if n <= chunk.len() { digit(n) } else { '=' })
+    });
+    digits.collect()
 }
