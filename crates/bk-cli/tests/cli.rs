@@ -79,6 +79,11 @@ use std::{
     path::Path,
     process::{Command, Output, Stdio},
 };
+#[cfg(unix)]
+use std::{
+    io::{BufRead as _, BufReader},
+    process::{Child, ChildStderr},
+};
 
 /// `bk` with an environment that names no daemon.
 fn bk(arguments: &[&str]) -> Command {
@@ -136,6 +141,24 @@ fn ran(output: Output) -> Ran {
         out: text(output.stdout),
         err: text(output.stderr),
     }
+}
+
+/// Starts a build, which writes its progress to a pipe, and reads that until a step says `begun`.
+#[cfg(unix)]
+fn begun(build: &mut Command) -> (Child, BufReader<ChildStderr>) {
+    let mut child = build
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("bk starts");
+    let mut progress = BufReader::new(child.stderr.take().expect("a pipe"));
+    let mut line = String::new();
+    while !line.ends_with(" begun\n") {
+        line.clear();
+        let read = progress.read_line(&mut line).expect("readable");
+        assert_ne!(read, 0, "the build ended before its step began");
+    }
+    (child, progress)
 }
 
 /// A context with this Dockerfile and a file that stands for a shell.

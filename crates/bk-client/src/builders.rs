@@ -214,15 +214,18 @@ fn container(node: &Node) -> Result<String, InputError> {
         endpoint if endpoint.contains("://") => "host",
         _ => "context",
     };
+    Ok(format!("{address}?{}", query(&[(key, &node.endpoint)])))
+}
+
+/// The query of an address, written as a person would: what means nothing of its own in there stays as it is.
+fn query(pairs: &[(&str, &str)]) -> String {
     let mut query = url::form_urlencoded::Serializer::new(String::new());
-    query.append_pair(key, &node.endpoint);
-    // Written as a person would: these mean nothing of their own in there.
-    let query = query
+    query.extend_pairs(pairs);
+    query
         .finish()
         .replace("%3A", ":")
         .replace("%2F", "/")
-        .replace("%40", "@");
-    Ok(format!("{address}?{query}"))
+        .replace("%40", "@")
 }
 
 /// A pod of a node's deployment.
@@ -242,14 +245,11 @@ fn pod(node: &Node) -> String {
         "" => pair("deployment").unwrap_or_default(),
         name => name.replace('_', "-"),
     };
-    let mut address = format!("kube-pod://deployment/{name}?container={POD_CONTAINER}");
-    let namespace = node.option("namespace").cloned();
-    for (key, value) in [("namespace", namespace), ("kubeconfig", pair("kubeconfig"))] {
-        if let Some(value) = value {
-            address.push_str(&format!("&{key}={value}"));
-        }
-    }
-    address
+    let (namespace, config) = (node.option("namespace"), pair("kubeconfig"));
+    let mut pairs = vec![("container", POD_CONTAINER)];
+    pairs.extend(namespace.map(|namespace| ("namespace", namespace.as_str())));
+    pairs.extend(config.as_deref().map(|config| ("kubeconfig", config)));
+    format!("kube-pod://deployment/{name}?{}", query(&pairs))
 }
 
 /// A daemon that somebody else runs.
@@ -310,6 +310,12 @@ mod tests {
                 "k",
                 r#"{"Name":"k","Driver":"kubernetes","Nodes":[{"Name":"k_0","Endpoint":"kubernetes:///k?deployment=k_0&kubeconfig=%2Fhome%2Fme%2Fkube","DriverOpts":{"namespace":"builds"}}]}"#,
                 "kube-pod://deployment/k-0?container=buildkitd&namespace=builds&kubeconfig=/home/me/kube",
+                Backend::Buildkitd,
+            ),
+            (
+                "k2",
+                r#"{"Name":"k2","Driver":"kubernetes","Nodes":[{"Name":"k20","Endpoint":"kubernetes:///k2?kubeconfig=%2Fhome%2FJo+D%2Fa%26b"}]}"#,
+                "kube-pod://deployment/k20?container=buildkitd&kubeconfig=/home/Jo+D/a%26b",
                 Backend::Buildkitd,
             ),
             (

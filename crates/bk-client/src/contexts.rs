@@ -109,9 +109,13 @@ fn by_variables(env: &Environment) -> EngineAddress {
         address: address.to_owned(),
         named: origin != "default Docker socket",
         origin: origin.to_owned(),
-        // A socket needs none, whatever the variables say.
-        tls: tls.filter(|_| address.starts_with("tcp://") || address.starts_with("https://")),
+        tls: tls.filter(|_| may_speak_tls(address)),
     }
+}
+
+/// A socket needs none, whatever is said.
+fn may_speak_tls(address: &str) -> bool {
+    address.starts_with("tcp://") || address.starts_with("https://")
 }
 
 /// The files of a directory as the Docker CLI takes them: those that are not there are left out, but for the authorities,
@@ -164,7 +168,7 @@ fn by_store(env: &Environment, what: &str, name: &str) -> Result<EngineAddress, 
     let tls = files(&dir, false);
     let speaks = tls.ca.is_some() || tls.cert.is_some() || tls.key.is_some() || endpoint.skip_verify;
     Ok(EngineAddress {
-        tls: (speaks && endpoint.host.starts_with("tcp://"))
+        tls: (speaks && may_speak_tls(&endpoint.host))
             .then(|| tls.unchecked(endpoint.skip_verify).origin(origin)),
         address: endpoint.host.clone(),
         origin: format!("Docker context `{name}`"),
@@ -299,6 +303,9 @@ mod tests {
                 false
             )
         );
+        add(dir.path(), "web", &meta("https://w"), &["ca.pem"]);
+        env.docker_context = Some("web".to_owned());
+        assert!(found(&env).2);
         env.docker_context = Some("default".to_owned());
         assert_eq!(found(&env), default);
         env.docker_context = Some("near".to_owned());

@@ -38,7 +38,8 @@ impl Helper {
     ///
     /// The programs are looked for in `PATH` and get the environment of this process: `docker exec -i NAME buildctl
     /// dial-stdio` for `docker-container://NAME`, likewise `podman`, `nerdctl` and `kubectl`; for `ssh://HOST` it is `ssh`,
-    /// which runs `buildctl dial-stdio` or, for [`Serves::Docker`], `docker system dial-stdio` there.
+    /// which runs `buildctl dial-stdio` or, for [`Serves::Docker`], `docker system dial-stdio` there, and asks for no
+    /// password or passphrase: an agent or a key without one is needed.
     ///
     /// # Errors
     /// An [`InputError`] names what the address lacks or must not have.
@@ -115,28 +116,32 @@ impl Helper {
         &self.arguments
     }
 
-    /// Starts the program. Dropping the stream ends it.
+    /// Starts the program, in a group of processes of its own: signals of a terminal do not reach it. Dropping the stream
+    /// ends it.
     ///
     /// # Errors
     /// When it cannot be started, which names it.
     pub fn dial(&self) -> std::io::Result<CommandStream> {
         let name = self.program.to_string_lossy().into_owned();
-        let child = Command::new(&self.program)
+        let mut command = Command::new(&self.program);
+        // A terminal's Ctrl-C is for us: the daemon is told through the program that the build ends.
+        #[cfg(unix)]
+        command.process_group(0);
+        command
             .args(&self.arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(|e| {
-                let text = match e.kind() {
-                    std::io::ErrorKind::NotFound => {
-                        format!("there is no program `{name}` in PATH; install it, or start bk where it is")
-                    }
-                    _ => format!("cannot start `{name}`: {e}"),
-                };
-                std::io::Error::new(e.kind(), text)
-            })?;
+            .kill_on_drop(true);
+        let child = command.spawn().map_err(|e| {
+            let text = match e.kind() {
+                std::io::ErrorKind::NotFound => {
+                    format!("there is no program `{name}` in PATH; install it, or start bk where it is")
+                }
+                _ => format!("cannot start `{name}`: {e}"),
+            };
+            std::io::Error::new(e.kind(), text)
+        })?;
         CommandStream::new(child, name)
     }
 }
@@ -180,21 +185,33 @@ fn container(
         if program == "docker" && !pairs.is_empty() {
             return Err("`context` and `host` exclude each other".to_owned());
         }
-        check(&key, &value)?;
+        match &*key {
+            "kubeconfig" => check_path(&key, &value)?,
+            _ => check(&key, &value)?,
+        }
         pairs.push((key.into_owned(), value.into_owned()));
     }
     Ok((program, arguments(name, &pairs)))
 }
 
+/// A path, which stands behind its option and may have any character that is one.
+fn check_path(what: &str, path: &str) -> Result<(), String> {
+    match path {
+        "" => Err(format!("{what} is empty")),
+        path if path.contains(char::is_control) => Err(format!("{what} cannot be {path:?}")),
+        _ => Ok(()),
+    }
+}
+
 /// A name that can stand among arguments and means nothing but itself.
 fn check(what: &str, name: &str) -> Result<(), String> {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.:@/".contains(&b);
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.:@/+".contains(&b);
     if name.is_empty() {
         return Err(format!("{what} is empty"));
     }
     if name.starts_with('-')
         || !name.bytes().all(plain)
-        || (what == "the name" && name.contains(['/', '@', ':']))
+        || (what == "the name" && name.contains(['/', '@', ':', '+']))
     {
         return Err(format!("{what} cannot be `{name}`"));
     }
@@ -255,7 +272,8 @@ fn ssh(rest: &str, serves: Serves) -> Read {
         return Err("the path of the socket has a character that a shell would take for its own".to_owned());
     }
     let mut arguments = Vec::new();
-    arguments.extend(words(&["-T", "-o", "ConnectTimeout=30"]));
+    // A question for a password would go to a terminal, for each connection, and nobody waits for an answer.
+    arguments.extend(words(&["-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=30"]));
     if let Some(user) = user {
         arguments.extend(words(&["-l", user]));
     }
@@ -305,6 +323,14 @@ mod tests {
                 "kubectl --kubeconfig=/k/config --context= --namespace=n exec --container= -i deployment/b0 -- buildctl \
                  dial-stdio",
             ),
+            (
+                "docker-container://b0?context=a%2Bb",
+                "docker --context=a+b exec -i b0 buildctl dial-stdio",
+            ),
+            (
+                "kube-pod://b0?kubeconfig=C:%5Ck+%26%20c",
+                "kubectl --kubeconfig=C:\\k & c --context= --namespace= exec --container= -i b0 -- buildctl dial-stdio",
+            ),
             ("podman-container://b.0", "podman exec -i b.0 buildctl dial-stdio"),
             ("nerdctl-container://b", "nerdctl exec -i b buildctl dial-stdio"),
             (
@@ -319,21 +345,24 @@ mod tests {
                 "kube-pod://pod-1",
                 "kubectl --context= --namespace= exec --container= -i pod-1 -- buildctl dial-stdio",
             ),
-            ("ssh://h", "ssh -T -o ConnectTimeout=30 -- h buildctl dial-stdio"),
+            (
+                "ssh://h",
+                "ssh -T -o BatchMode=yes -o ConnectTimeout=30 -- h buildctl dial-stdio",
+            ),
             (
                 "ssh://me@h.example:2222/run/b.sock",
-                "ssh -T -o ConnectTimeout=30 -l me -p 2222 -- h.example buildctl --addr unix:///run/b.sock dial-stdio",
+                "ssh -T -o BatchMode=yes -o ConnectTimeout=30 -l me -p 2222 -- h.example buildctl --addr unix:///run/b.sock dial-stdio",
             ),
             (
                 "ssh://[fe80::1]:22/",
-                "ssh -T -o ConnectTimeout=30 -p 22 -- fe80::1 buildctl dial-stdio",
+                "ssh -T -o BatchMode=yes -o ConnectTimeout=30 -p 22 -- fe80::1 buildctl dial-stdio",
             ),
         ] {
             assert_eq!(line(address, Serves::Buildkit), command);
         }
         assert_eq!(
             line("ssh://me@h/run/d.sock", Serves::Docker),
-            "ssh -T -o ConnectTimeout=30 -l me -- h docker --host unix:///run/d.sock system dial-stdio"
+            "ssh -T -o BatchMode=yes -o ConnectTimeout=30 -l me -- h docker --host unix:///run/d.sock system dial-stdio"
         );
         assert!(Helper::parse("tcp://h:1", Serves::Buildkit).is_none());
         assert!(Helper::parse("nothing", Serves::Buildkit).is_none());
@@ -355,6 +384,8 @@ mod tests {
             ("docker-container://deployment/a", "cannot be"),
             ("kube-pod://deployment/-a", "cannot be"),
             ("kube-pod://job/a", "cannot be"),
+            ("kube-pod://a?kubeconfig=b%0Ac", "kubeconfig cannot be \"b\\nc\""),
+            ("kube-pod://a?kubeconfig=", "kubeconfig is empty"),
             ("podman-container://a?context=x", "not known here"),
             ("kube-pod://a;b", "cannot be"),
             ("ssh://", "the host is empty"),

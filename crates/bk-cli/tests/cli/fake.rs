@@ -2,9 +2,9 @@
 
 use std::{
     fs::{self, File},
-    io::{BufRead, BufReader, Read},
+    io::{BufReader, Read},
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStderr, Command},
     time::{Duration, Instant},
 };
 
@@ -14,7 +14,7 @@ use nix::{
     unistd::Pid,
 };
 
-use super::{bk, context, ran, run, text};
+use super::{begun, bk, context, ran, run, text};
 
 pub(super) const GOOD: &str = "FROM scratch\nCOPY sh /bin/sh\nRUN echo one\n";
 const ENDLESS: &str = "FROM scratch\nCOPY sh /bin/sh\nRUN echo begun && sleep 100000\n";
@@ -341,20 +341,8 @@ fn a_dockerfile_comes_from_standard_input_or_from_outside() {
 }
 
 /// Starts an endless build and reads its progress until its step writes.
-fn begin(daemon: &FakeDaemon, context: &Path) -> (Child, BufReader<std::process::ChildStderr>) {
-    let mut child = build(daemon, context, &["--progress", "plain"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("bk starts");
-    let mut progress = BufReader::new(child.stderr.take().expect("a pipe"));
-    let mut line = String::new();
-    while !line.ends_with(" begun\n") {
-        line.clear();
-        let read = progress.read_line(&mut line).expect("readable");
-        assert_ne!(read, 0, "the build ended before its step began");
-    }
-    (child, progress)
+fn begin(daemon: &FakeDaemon, context: &Path) -> (Child, BufReader<ChildStderr>) {
+    begun(&mut build(daemon, context, &["--progress", "plain"]))
 }
 
 fn send(child: &Child, signal: Signal) {
@@ -383,6 +371,44 @@ fn signals_cancel_the_build_on_the_daemon() {
         assert!(rest.ends_with("ERROR: the build was cancelled\n"), "{rest}");
         assert_eq!(runtime.block_on(daemon.wait_idle(0, LIMIT)), Ok(()));
     }
+}
+
+/// Ctrl-C goes to every program that a terminal has in front, thus not to those that carry bytes for one of them.
+#[test]
+fn an_interrupt_does_not_reach_what_carries_the_bytes() {
+    use std::os::unix::{fs::PermissionsExt as _, process::CommandExt as _};
+
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let (daemon, dir) = (fake(Script::healthy()), context(ENDLESS));
+    let bin = tempfile::tempdir().expect("a temporary directory");
+    let (program, noted) = (bin.path().join("docker"), bin.path().join("noted"));
+    let script = format!(
+        "#!/bin/sh\ncut -d ' ' -f 5 /proc/self/stat > {}\nexec '{}' --backend buildkitd --addr '{}' dial-stdio\n",
+        noted.display(),
+        env!("CARGO_BIN_EXE_bk"),
+        daemon.address()
+    );
+    fs::write(&program, script).expect("writable");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("ours");
+    let mut command = bk(&["--addr", "docker-container://b0", "build", "--progress", "plain"]);
+    command
+        .arg(dir.path())
+        .env("PATH", format!("{}:/usr/bin:/bin", bin.path().display()))
+        .process_group(0);
+    let (child, mut progress) = begun(&mut command);
+    let group = Pid::from_raw(i32::try_from(child.id()).expect("a process id"));
+    let other = fs::read_to_string(noted).expect("its group");
+    assert_ne!(other.trim(), group.to_string());
+    nix::sys::signal::killpg(group, Signal::SIGINT).expect("a group");
+    let mut rest = String::new();
+    progress.read_to_string(&mut rest).expect("readable");
+    let ran = ran(child.wait_with_output().expect("an end"));
+    assert_eq!((ran.code, &*ran.out), (Some(130), ""), "{rest}");
+    assert!(rest.ends_with("ERROR: the build was cancelled\n"), "{rest}");
+    assert_eq!(runtime.block_on(daemon.wait_idle(0, LIMIT)), Ok(()));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Read},
+    io::Read,
     path::Path,
     process::{Command, Stdio},
     time::Duration,
@@ -14,7 +14,7 @@ use nix::{
     unistd::Pid,
 };
 
-use super::{bk, ran, run, text};
+use super::{begun, bk, ran, run, text};
 
 /// How long a daemon may take to stop the step of a cancelled build.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -184,22 +184,8 @@ fn an_interrupt_stops_the_step_on_the_daemon() {
             target,
             &format!("RUN echo begun; exec /bin/busybox sleep {seconds}\n"),
         );
-        let mut child = build(target, dir.path(), &["--no-cache", "--progress", "plain"])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("bk starts");
-        let mut progress = BufReader::new(child.stderr.take().expect("a pipe"));
-        let mut line = String::new();
-        while !line.ends_with(" begun\n") {
-            line.clear();
-            assert_ne!(
-                progress.read_line(&mut line).expect("readable"),
-                0,
-                "it ended early on {}",
-                target.name()
-            );
-        }
+        let mut command = build(target, dir.path(), &["--no-cache", "--progress", "plain"]);
+        let (child, mut progress) = begun(&mut command);
         let running = || step_is_running(&seconds);
         assert!(
             until(LIMIT, PAUSE, async || running()).await,

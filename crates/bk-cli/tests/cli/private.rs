@@ -4,7 +4,6 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader},
     os::unix::fs::{PermissionsExt as _, chown},
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
@@ -21,7 +20,7 @@ use nix::{
     unistd::{Pid, geteuid},
 };
 
-use super::{Ran, bk, context, fake::GOOD, run, text};
+use super::{Ran, begun, bk, context, fake::GOOD, run, text};
 
 /// How long anything may take on a loaded machine.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -406,22 +405,7 @@ fn several_at_once_get_the_same_daemon() {
 
 /// A build that goes on until it is ended.
 fn endless(place: &Place, flags: &[&str]) -> Child {
-    let mut child = place
-        .build(flags)
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("bk starts");
-    let mut progress = BufReader::new(child.stderr.take().expect("a pipe"));
-    let mut line = String::new();
-    while !line.ends_with(" begun\n") {
-        line.clear();
-        assert_ne!(
-            progress.read_line(&mut line).expect("readable"),
-            0,
-            "it ended early"
-        );
-    }
+    let (mut child, progress) = begun(&mut place.build(flags));
     // The rest is nobody's business, but must not fill the pipe.
     child.stderr = Some(progress.into_inner());
     child
