@@ -357,8 +357,21 @@ pub struct DaemonFacts {
 /// The label that Docker Engine gives to its worker.
 pub(crate) const MOBY_LABEL: &str = "org.mobyproject.buildkit.worker.moby.host-gateway-ip";
 
+/// How it calls that worker before it gives it labels (Docker 20.10); others have random names.
+const MOBY_ID: &str = "moby";
+
 /// A label that workers on containerd have.
 pub(crate) const SNAPSHOTTER_LABEL: &str = "org.mobyproject.buildkit.worker.snapshotter";
+
+/// Whether a worker of that id, which has some labels, is that of a Docker Engine.
+pub(crate) fn is_of_engine(id: &str, has: impl Fn(&str) -> bool) -> bool {
+    has(MOBY_LABEL) || id == MOBY_ID
+}
+
+/// Whether its images are in a store that keeps manifests.
+pub(crate) fn keeps_manifests(engine: bool, has: impl Fn(&str) -> bool) -> bool {
+    !engine || has(SNAPSHOTTER_LABEL)
+}
 
 /// Asks the daemon who it is: the first call on a new endpoint, which also proves that BuildKit answers there.
 ///
@@ -384,8 +397,9 @@ pub async fn probe(dialer: &dyn Dialer) -> Result<DaemonFacts, BuildError> {
         .into_inner();
     let mut facts = DaemonFacts::default();
     if let Some(worker) = workers.record.into_iter().next() {
-        facts.is_docker = worker.labels.contains_key(MOBY_LABEL);
-        facts.keeps_manifests = !facts.is_docker || worker.labels.contains_key(SNAPSHOTTER_LABEL);
+        let has = |label: &str| worker.labels.contains_key(label);
+        facts.is_docker = is_of_engine(&worker.id, has);
+        facts.keeps_manifests = keeps_manifests(facts.is_docker, has);
         facts.buildkit_version = worker
             .buildkit_version
             .map(|v| v.version)

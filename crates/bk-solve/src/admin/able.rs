@@ -6,7 +6,7 @@ use bk_build::{Able, BuilderInfo, Capability, Worker};
 
 use crate::{
     requires::{BuildkitVersion, NEEDS, buildkit_of},
-    solve::{MOBY_LABEL, SNAPSHOTTER_LABEL},
+    solve::{is_of_engine, keeps_manifests},
 };
 
 /// What else came after BuildKit 0.8: a name, the version, the first engine.
@@ -39,9 +39,8 @@ pub(super) fn of(
 ) -> Vec<Capability> {
     let mut all = by_version(line, Some(tells));
     if let Some(worker) = workers.first() {
-        // Old engines give their worker no labels, only this name.
-        let engine = engine || worker.labels.contains_key(MOBY_LABEL) || worker.id == "moby";
-        let keeps = !engine || worker.labels.contains_key(SNAPSHOTTER_LABEL);
+        let has = |label: &str| worker.labels.contains_key(label);
+        let keeps = keeps_manifests(engine || is_of_engine(&worker.id, has), has);
         all.extend(STORE.map(|name| {
             let able = match keeps {
                 true => Able::Yes,
@@ -78,6 +77,7 @@ fn by_version(line: Option<BuildkitVersion>, tells: Option<bool>) -> Vec<Capabil
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::solve::{MOBY_LABEL, SNAPSHOTTER_LABEL};
 
     fn able(all: &[Capability], name: &str) -> Able {
         let found = all.iter().find(|c| c.name == name);
