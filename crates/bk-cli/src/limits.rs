@@ -48,6 +48,9 @@ pub(crate) const LAYOUT_INDEX_BYTES: u64 = 4 * 1024 * 1024;
 /// Connections that `bk proxy` carries at the same time. A build has one or two; those beyond wait to be accepted.
 pub(crate) const PROXY_CONNECTIONS: usize = 64;
 
+/// How long connections may go on when `bk proxy` is asked to end: less than [`EXIT_GRACE`], so that it ends well.
+pub(crate) const PROXY_FAREWELL: Duration = Duration::from_millis(1000);
+
 /// How long `bk proxy` waits after the system could not accept a connection, usually because descriptors ran out: until some
 /// are closed, asking again is of no use.
 pub(crate) const PROXY_REST: Duration = Duration::from_millis(200);

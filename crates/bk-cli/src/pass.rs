@@ -9,16 +9,16 @@ use std::{io, sync::Arc, time::Duration};
 use bk_client::{BoxedIo, BuildError, Client, ImageBuilder as _, LocalFailure};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, copy, split},
-    runtime::{Builder, Runtime},
     sync::Semaphore,
     task::JoinSet,
+    time::timeout,
 };
 
 use crate::{
     args::{Global, ProxyArgs},
     connect, exit,
     interrupt::Interrupt,
-    limits, report,
+    limits, report, threads,
 };
 use listen::Listener;
 
@@ -55,16 +55,12 @@ pub(crate) fn proxy(global: &Global, args: &ProxyArgs) -> u8 {
 }
 
 fn finish(work: impl Future<Output = Result<(), BuildError>>) -> u8 {
-    let runtime = match runtime() {
-        Ok(runtime) => runtime,
-        Err(e) => {
-            report::to_stderr(&format!("ERROR: cannot start\n  because: {e}\n"));
-            return exit::INTERNAL;
-        }
-    };
-    let done = runtime.block_on(work);
-    // A read of standard input may never end.
-    runtime.shutdown_timeout(Duration::ZERO);
+    let done = threads::start().and_then(|runtime| {
+        let done = runtime.block_on(work);
+        // A read of standard input may never end.
+        runtime.shutdown_timeout(Duration::ZERO);
+        done
+    });
     match done {
         Ok(()) => exit::SUCCESS,
         Err(e) => {
@@ -74,14 +70,7 @@ fn finish(work: impl Future<Output = Result<(), BuildError>>) -> u8 {
     }
 }
 
-fn runtime() -> io::Result<Runtime> {
-    Builder::new_multi_thread()
-        .worker_threads(limits::WORKER_THREADS)
-        .enable_all()
-        .build()
-}
-
-/// Accepts until it is asked to stop, and then lets what is under way come to its end; the [`Interrupt`] bounds that.
+/// Accepts until it is asked to stop, and then lets what is under way come to its end, for [`limits::PROXY_FAREWELL`].
 async fn serve(listener: Listener, client: Client, mut interrupt: Interrupt) {
     let room = Arc::new(Semaphore::new(limits::PROXY_CONNECTIONS));
     let mut open = JoinSet::new();
@@ -110,7 +99,9 @@ async fn serve(listener: Listener, client: Client, mut interrupt: Interrupt) {
         }
     }
     drop(listener);
-    while open.join_next().await.is_some() {}
+    let rest = async { while open.join_next().await.is_some() {} };
+    // Clients keep connections open that they do not use. What has not ended by then ends with the set.
+    drop(timeout(limits::PROXY_FAREWELL, rest).await);
 }
 
 /// One connection. What goes wrong is told here: the other side sees an end only.
@@ -130,7 +121,7 @@ async fn carry(near: BoxedIo, client: &Client) {
     }
 }
 
-/// Carries bytes both ways until the far side has ended.
+/// Carries bytes both ways until the far side has ended. One that takes no more may still say why.
 async fn pass(
     mut reader: impl AsyncRead + Unpin,
     mut writer: impl AsyncWrite + Unpin,
@@ -138,8 +129,9 @@ async fn pass(
 ) -> io::Result<()> {
     let (mut far_reader, mut far_writer) = split(far);
     let up = async {
-        copy(&mut reader, &mut far_writer).await?;
-        far_writer.shutdown().await
+        let sent = copy(&mut reader, &mut far_writer).await;
+        let shut = far_writer.shutdown().await;
+        sent.and(shut)
     };
     let down = async {
         copy(&mut far_reader, &mut writer).await?;
@@ -150,10 +142,7 @@ async fn pass(
     tokio::select! {
         biased;
         done = &mut down => done,
-        sent = &mut up => {
-            sent?;
-            down.await
-        }
+        sent = &mut up => down.await.and(sent),
     }
 }
 
@@ -180,6 +169,29 @@ mod tests {
         near.read_to_end(&mut answer).await.expect("read");
         assert_eq!(answer, b"answer");
         passing.await.expect("ends").expect("well");
+    }
+
+    #[tokio::test]
+    async fn what_a_side_says_that_takes_no_more_arrives() {
+        let (mut near, inner) = duplex(16);
+        let (mut says, outer) = duplex(16);
+        let (deaf, takes_nothing) = duplex(16);
+        drop(deaf);
+        let far = tokio::io::join(outer, takes_nothing);
+        near.write_all(b"question").await.expect("written");
+        let (reader, writer) = split(inner);
+        // The first look at it is enough to see that nothing can be sent.
+        let (passed, ()) = tokio::join!(pass(reader, writer, Box::new(far)), async {
+            says.write_all(b"too much").await.expect("written");
+            drop(says);
+        });
+        assert_eq!(
+            passed.expect_err("not all was sent").kind(),
+            io::ErrorKind::BrokenPipe
+        );
+        let mut answer = Vec::new();
+        near.read_to_end(&mut answer).await.expect("read");
+        assert_eq!(answer, b"too much");
     }
 
     #[tokio::test]

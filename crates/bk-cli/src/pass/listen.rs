@@ -24,14 +24,30 @@ pub(crate) enum Listener {
     Tcp(TcpListener, SocketAddr),
 }
 
-/// A socket in the file system, removed with the value.
-pub(crate) struct Socket(PathBuf);
+/// A socket in the file system, removed with the value unless another one has taken its place.
+#[cfg(unix)]
+pub(crate) struct Socket {
+    path: PathBuf,
+    /// The device and the number of its file.
+    file: (u64, u64),
+}
 
+#[cfg(unix)]
 impl Drop for Socket {
     fn drop(&mut self) {
-        // Somebody may have removed it; there is nothing else to do about it either.
-        let _ = std::fs::remove_file(&self.0);
+        if file(&self.path).is_ok_and(|file| file == self.file) {
+            // Somebody may just have removed it; there is nothing else to do about it either.
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
+}
+
+#[cfg(unix)]
+fn file(path: &Path) -> io::Result<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt as _;
+
+    let found = std::fs::symlink_metadata(path)?;
+    Ok((found.dev(), found.ino()))
 }
 
 impl Listener {
@@ -76,7 +92,7 @@ impl Listener {
     pub(crate) fn address(&self) -> String {
         match self {
             #[cfg(unix)]
-            Self::Unix(_, Socket(path)) => format!("unix://{}", path.display()),
+            Self::Unix(_, socket) => format!("unix://{}", socket.path.display()),
             Self::Tcp(_, address) => format!("tcp://{address}"),
         }
     }
@@ -113,6 +129,13 @@ async fn unix(path: &Path) -> Result<Listener, BuildError> {
     let failed =
         |e: io::Error| BuildError::from(LocalFailure::new(name(), "cannot listen there").caused_by(e));
     let taken = |why: &str, hint: &str| BuildError::from(LocalFailure::new(name(), why).hint(hint));
+    // It could be made by its first name, and nobody could connect to it.
+    if std::os::unix::net::SocketAddr::from_pathname(path).is_err() {
+        return Err(taken(
+            "the path is too long for a socket",
+            "listen at a shorter one",
+        ));
+    }
     match std::fs::symlink_metadata(path) {
         Ok(found) if !found.file_type().is_socket() => {
             return Err(taken(
@@ -139,8 +162,10 @@ async fn unix(path: &Path) -> Result<Listener, BuildError> {
     let inner = private.path().join("s");
     let listener = UnixListener::bind(&inner).map_err(failed)?;
     std::fs::set_permissions(&inner, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+    let file = file(&inner).map_err(failed)?;
     std::fs::rename(&inner, path).map_err(failed)?;
-    Ok(Listener::Unix(listener, Socket(path.to_owned())))
+    let path = path.to_owned();
+    Ok(Listener::Unix(listener, Socket { path, file }))
 }
 
 #[cfg(all(test, unix))]
@@ -173,8 +198,14 @@ mod tests {
         );
         drop(listener);
         assert_eq!(std::fs::read_dir(dir.path()).expect("readable").count(), 0);
+        // What came in its place stays.
+        let listener = Listener::bind(&text).await.expect("listening");
+        std::fs::remove_file(&path).expect("there");
+        let other = std::os::unix::net::UnixListener::bind(&path).expect("bound");
+        drop(listener);
+        assert!(path.exists());
+        drop(other);
         // One that somebody left behind is replaced, a file is not.
-        drop(std::os::unix::net::UnixListener::bind(&path).expect("bound"));
         drop(Listener::bind(&text).await.expect("listening"));
         std::fs::write(&path, "kept").expect("writable");
         assert!(
@@ -183,6 +214,12 @@ mod tests {
                 .ends_with("there is a file that is no socket")
         );
         assert_eq!(std::fs::read(&path).expect("readable"), b"kept");
+        let long = dir
+            .path()
+            .join("x".repeat(108 - dir.path().as_os_str().len() - 1));
+        let error = refused(&format!("unix://{}", long.display())).await;
+        assert!(error.ends_with("the path is too long for a socket"), "{error}");
+        assert!(!long.exists());
     }
 
     #[tokio::test]

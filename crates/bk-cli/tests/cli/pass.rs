@@ -2,17 +2,18 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader, Read as _},
-    os::unix::fs::PermissionsExt as _,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    os::unix::{fs::PermissionsExt as _, net::UnixStream},
     process::{Child, ChildStderr, Stdio},
 };
 
+use bk_testkit::live::{Daemon, Engine, Route, Target};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 
-use super::{bk, endpoints::on};
+use super::{bk, endpoints::on, run};
 
 /// A running `bk proxy`. It ends with the value.
 struct Proxy {
@@ -57,6 +58,9 @@ impl Drop for Proxy {
     }
 }
 
+/// How an HTTP/2 connection begins, with no settings of ours.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
 #[test]
 fn a_proxy_stands_in_for_the_daemon() {
     on("cli::a_proxy_stands_in_for_the_daemon", async |place| {
@@ -71,6 +75,13 @@ fn a_proxy_stands_in_for_the_daemon() {
         let second = Proxy::start(&["--listen", "tcp://127.0.0.1:0", "--to", &listen]);
         place.builds(&second.address, &["--backend", "buildkitd"]).await;
         assert_eq!(second.end(), (Some(0), String::new()));
+        assert_eq!(proxy.end(), (Some(0), String::new()));
+        assert!(!socket.exists());
+        // Somebody who keeps a connection open without using it does not keep it from ending well.
+        let proxy = Proxy::start(&["--listen", &listen, "--to", &place.target.address]);
+        let mut idle = UnixStream::connect(&socket).expect("it listens");
+        idle.write_all(PREFACE).expect("written");
+        idle.read_exact(&mut [0; 9]).expect("an answer");
         assert_eq!(proxy.end(), (Some(0), String::new()));
         assert!(!socket.exists());
         // Before Docker Engine, whose BuildKit then takes sessions through its own API.
@@ -108,4 +119,35 @@ fn what_carries_bytes_can_be_bk_itself() {
             ran.err
         );
     });
+}
+
+/// What an engine's BuildKit says of itself tells that it is one, also where nobody speaks Docker's API.
+#[test]
+fn an_engine_behind_a_carrier_is_known_as_one() {
+    let name = "cli::an_engine_behind_a_carrier_is_known_as_one";
+    for daemon in [Daemon::Docker20_10, Daemon::Docker26_1, Daemon::Docker28_5] {
+        let Some(old) = Target::find(daemon, Route::Grpc, name) else {
+            continue;
+        };
+        on(name, async |place| {
+            let socket = format!("unix://{}", old.docker.display());
+            let script = format!(
+                "exec '{}' --backend docker --addr '{socket}' dial-stdio",
+                env!("CARGO_BIN_EXE_bk")
+            );
+            place.program("bin/docker", &script);
+            let flags = ["--addr", "docker-container://b0"];
+            let ran = place.bk_with(&[], &flags);
+            assert_eq!(ran.code, Some(0), "{}: {}", old.name(), ran.err);
+            let engine = Engine::connect(&old.docker).await.expect("the engine");
+            engine.remove_image(&place.tag).await.expect("the image");
+            let mut push = bk(&flags);
+            push.args(["build", "--push", "-t", "127.0.0.1:9/nobody"])
+                .arg(place.path("context"));
+            let ran = run(push.env("PATH", place.search_path()));
+            let error = "ERROR: --push: the image store of this Docker Engine does not push by itself";
+            assert!(ran.err.contains(error), "{}: {}", old.name(), ran.err);
+        });
+        old.passed(name);
+    }
 }
