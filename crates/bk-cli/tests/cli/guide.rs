@@ -17,7 +17,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use bk_testkit::live::{Daemon, Engine, Route, Target};
+use bk_testkit::live::{Daemon, Engine, Route, Target, dockerd_program};
 
 use super::{bk, run};
 
@@ -181,8 +181,8 @@ struct Reader {
 }
 
 impl Reader {
-    /// A reader with `bk` and, if it is there, `docker`.
-    fn new(target: Target) -> Self {
+    /// A reader with `bk`, `docker`, and a `dockerd` to start.
+    fn new(target: Target, dockerd: &Path) -> Self {
         let home = tempfile::tempdir().expect("a temporary directory");
         let bin = home.path().join("bin");
         fs::create_dir(&bin).expect("writable");
@@ -190,6 +190,7 @@ impl Reader {
         let docker =
             env::var_os("BK_LIVE_DOCKER_CLI").expect("BK_LIVE_DOCKER_CLI: the docker of the live tests");
         symlink(docker, bin.join("docker")).expect("a link");
+        symlink(dockerd, bin.join("dockerd")).expect("a link");
         let path = format!("{}:/usr/local/bin:/usr/bin:/bin", bin.display());
         Self { target, path, home }
     }
@@ -258,7 +259,7 @@ impl Reader {
 /// Follows every page on one daemon.
 fn on(daemon: Daemon, route: Route) {
     const TEST: &str = "guide::every_page_does_what_it_says";
-    let Some(target) = Target::find(daemon, route, TEST) else {
+    let (Some(target), Some(dockerd)) = (Target::find(daemon, route, TEST), dockerd_program(TEST)) else {
         return;
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -277,11 +278,13 @@ fn on(daemon: Daemon, route: Route) {
     let built = run(bk(&["--addr", &target.address, "build", "-q", "-t", BASE]).arg(base.path()));
     assert_eq!(built.code, Some(0), "{}", built.err);
 
-    let reader = Reader::new(target);
+    let reader = Reader::new(target, &dockerd);
     let found: Vec<String> = pages()
         .iter()
         .filter_map(|(name, page)| reader.follow(name, page).err())
         .collect();
+    // A page that went wrong half-way leaves its daemon behind.
+    reader.type_in(base.path(), "bk daemon stop --force");
     let (images, _) = reader.type_in(base.path(), "docker image ls --format '{{.Repository}}:{{.Tag}}'");
     let own = images.lines().filter(|image| image.starts_with(IMAGES));
     for image in own.chain([BASE]) {
