@@ -10,8 +10,8 @@ use std::{
 use async_trait::async_trait;
 use bk_build::{
     Able, Administration, BuildError, CacheQuery, CacheRecord, Capability, Comparison, DaemonInfo,
-    DaemonTooOld, Descriptor, DiskUsage, EventSink, HistoryRecord, InputError, Pong, PruneOptions, Pruned,
-    Refusal, Worker,
+    DaemonTooOld, Descriptor, DiskUsage, EventSink, HistoryExport, HistoryRecord, InputError, Pong,
+    PruneOptions, Pruned, Refusal, Sink, Worker,
 };
 use bk_solve::{ControlAdmin, buildkit_of, capabilities};
 use http::Method;
@@ -376,6 +376,10 @@ impl Administration for EngineAdmin {
 
     async fn history_blob(&self, blob: &Descriptor) -> Result<Vec<u8>, BuildError> {
         self.need("the build history")?.history_blob(blob).await
+    }
+
+    async fn history_export(&self, builds: &[String], to: Sink) -> Result<HistoryExport, BuildError> {
+        self.need("the build history")?.history_export(builds, to).await
     }
 
     async fn history_finalize(&self, build_ref: &str) -> Result<(), BuildError> {

@@ -12,12 +12,13 @@ mod query;
 
 use async_trait::async_trait;
 
-use crate::{BuildError, Descriptor, EventSink};
+use crate::{BuildError, Descriptor, EventSink, Sink};
 
 pub use cache::{CacheRecord, DiskUsage};
 pub use daemon::{Able, BuildkitInfo, Capability, DaemonInfo, GcRule, Pong, Worker};
 pub use history::{
-    HistoryError, HistoryExporter, HistoryFilter, HistoryRecord, HistoryResult, HistoryState, find_record,
+    HistoryError, HistoryExport, HistoryExporter, HistoryFilter, HistoryRecord, HistoryResult, HistoryState,
+    find_record,
 };
 pub use prune::{PruneOptions, PrunePlan, Pruned};
 pub use query::{CacheCondition, CacheQuery, Comparison, parse_duration};
@@ -82,6 +83,19 @@ pub trait Administration: Send + Sync {
     /// A blob that a record names, whole, at most [`MAX_HISTORY_BLOB`](crate::limits::MAX_HISTORY_BLOB) bytes; its digest
     /// is checked.
     async fn history_blob(&self, blob: &Descriptor) -> Result<Vec<u8>, BuildError>;
+
+    /// Writes the records of builds that have ended, with every blob that they name (progress, trace, results, statements),
+    /// as one compressed OCI image layout: what `docker buildx history export` writes and Docker Desktop reads. `builds` are
+    /// whole ids. In traces the values that look like tokens and keys are replaced, and of caches how to log in to them;
+    /// everything else is as the daemon has it, so arguments of builds can be read in it.
+    ///
+    /// `to` is a [`Sink::File`], which appears whole or not at all, or a [`Sink::Writer`]. No blob is held in memory, and
+    /// digests and sizes are checked. Dropping the future stops it: a file does not appear.
+    ///
+    /// # Errors
+    /// [`BuildError::Input`] for a build that is not known or still runs, before anything is written;
+    /// [`BuildError::Local`] when it cannot be written, [`BuildError::Misuse`] for another sink or no build.
+    async fn history_export(&self, builds: &[String], to: Sink) -> Result<HistoryExport, BuildError>;
 
     /// Lets the daemon write down what it still holds back of a build that has ended, its trace above all. BuildKit 0.15.
     async fn history_finalize(&self, build_ref: &str) -> Result<(), BuildError>;

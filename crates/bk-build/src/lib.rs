@@ -42,8 +42,9 @@ mod transfer;
 
 pub use admin::{
     Able, Administration, BuildkitInfo, CacheCondition, CacheQuery, CacheRecord, Capability, Comparison,
-    DaemonInfo, DiskUsage, GcRule, HistoryError, HistoryExporter, HistoryFilter, HistoryRecord,
-    HistoryResult, HistoryState, Pong, PruneOptions, PrunePlan, Pruned, Worker, find_record, parse_duration,
+    DaemonInfo, DiskUsage, GcRule, HistoryError, HistoryExport, HistoryExporter, HistoryFilter,
+    HistoryRecord, HistoryResult, HistoryState, Pong, PruneOptions, PrunePlan, Pruned, Worker, find_record,
+    parse_duration,
 };
 pub use advice::Advice;
 pub use archive::{Archive, ArchiveReader};

@@ -5,6 +5,7 @@
 
 mod cache;
 mod daemon;
+mod export;
 mod history;
 mod table;
 mod units;

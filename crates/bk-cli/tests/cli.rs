@@ -32,6 +32,9 @@ mod endpoints;
 #[path = "cli/engines.rs"]
 mod engines;
 #[cfg(unix)]
+#[path = "cli/export.rs"]
+mod export;
+#[cfg(unix)]
 #[path = "cli/fake.rs"]
 mod fake;
 #[path = "cli/faults.rs"]
@@ -50,6 +53,9 @@ mod look;
 #[cfg(unix)]
 #[path = "cli/nodes.rs"]
 mod nodes;
+#[cfg(unix)]
+#[path = "cli/own.rs"]
+mod own;
 #[cfg(unix)]
 #[path = "cli/pass.rs"]
 mod pass;

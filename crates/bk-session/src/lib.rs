@@ -41,7 +41,7 @@ pub use context::{
 };
 pub use context_tar::{ContextTar, explain_tar_error};
 pub use docker_config::DockerConfig;
-pub use exports::Exports;
+pub use exports::{Exports, ResultFile};
 pub use extras::Extras;
 pub use history::{ContextChanges, ContextHistory, ContextRecord};
 pub use pings::Pings;

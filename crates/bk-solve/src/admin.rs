@@ -6,6 +6,7 @@
 mod able;
 mod cache;
 mod daemon;
+mod export;
 mod history;
 
 use std::{future::Future, sync::Arc, time::Duration};
@@ -13,7 +14,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use bk_build::{
     Administration, BuildError, CacheQuery, CacheRecord, DaemonInfo, DaemonTooOld, Descriptor, DiskUsage,
-    EventSink, HistoryRecord, Pong, PruneOptions, Pruned, Refusal, Worker,
+    EventSink, HistoryExport, HistoryRecord, Pong, PruneOptions, Pruned, Refusal, Sink, Worker,
 };
 use tokio::time::timeout;
 use tonic::{Code, Status};
@@ -142,6 +143,10 @@ impl Administration for ControlAdmin {
 
     async fn history_blob(&self, blob: &Descriptor) -> Result<Vec<u8>, BuildError> {
         history::blob(self, blob).await
+    }
+
+    async fn history_export(&self, builds: &[String], to: Sink) -> Result<HistoryExport, BuildError> {
+        export::export(self, builds, to).await
     }
 
     async fn history_finalize(&self, build_ref: &str) -> Result<(), BuildError> {

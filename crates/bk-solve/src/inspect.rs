@@ -6,20 +6,15 @@
 use std::{collections::BTreeMap, future::Future};
 
 use bk_build::{BuildOutcome, Descriptor, Inspect, Inspected, Missing, PlatformImage, Provenance};
-use bk_proto::{
-    content::{ReadContentRequest, content_client::ContentClient},
-    control::{BuildHistoryRecord, BuildHistoryRequest, BuildResultInfo},
-};
-use sha2::{Digest as _, Sha256};
+use bk_proto::control::{BuildHistoryRecord, BuildHistoryRequest, BuildResultInfo};
 use tokio::time::timeout;
 use tonic::{Code, Status};
 
 use crate::{
     channel::Channel,
+    content::{BlobError, BlobReader},
     described::Document,
-    limits::{
-        INSPECT_TIMEOUT, MAX_DOCUMENT, MAX_HISTORY_EVENTS, MAX_MESSAGE, MAX_PLATFORM_IMAGES, MAX_PROVENANCE,
-    },
+    limits::{INSPECT_TIMEOUT, MAX_DOCUMENT, MAX_HISTORY_EVENTS, MAX_PLATFORM_IMAGES, MAX_PROVENANCE},
     solve::client,
 };
 
@@ -224,34 +219,18 @@ async fn document(channel: &Channel, digest: &str) -> Result<(Document, u64), St
 }
 
 /// A blob of the daemon's store, whole, if it is not larger than `limit` bytes.
-pub(crate) async fn blob(channel: &Channel, digest: &str, limit: usize) -> Result<Vec<u8>, String> {
-    let Some(expected) = digest.strip_prefix("sha256:") else {
-        return Err(format!("{digest:?} is no digest of a known kind"));
+async fn blob(channel: &Channel, digest: &str, limit: usize) -> Result<Vec<u8>, String> {
+    let failed = |e| match e {
+        BlobError::Status(status) => said(&status),
+        BlobError::Wrong(why) => why,
     };
-    // The daemon's side ignores the authority; an empty one is not legal.
-    let mut client = ContentClient::with_origin(channel.clone(), http::Uri::from_static("http://localhost"))
-        .max_decoding_message_size(MAX_MESSAGE);
-    let request = ReadContentRequest {
-        digest: digest.to_owned(),
-        ..ReadContentRequest::default()
-    };
-    let mut stream = client.read(request).await.map_err(|s| said(&s))?.into_inner();
+    let mut reader = BlobReader::open(channel, digest).await.map_err(failed)?;
     let mut bytes = Vec::new();
-    while let Some(piece) = stream.message().await.map_err(|s| said(&s))? {
-        if usize::try_from(piece.offset) != Ok(bytes.len()) {
-            return Err(format!("the daemon sent {digest} out of order"));
-        }
-        if bytes.len() + piece.data.len() > limit {
+    while let Some(piece) = reader.next().await.map_err(failed)? {
+        if bytes.len() + piece.len() > limit {
             return Err(format!("{digest} is larger than {} MiB", limit >> 20));
         }
-        bytes.extend_from_slice(&piece.data);
+        bytes.extend_from_slice(&piece);
     }
-    let own: String = Sha256::digest(&bytes)
-        .iter()
-        .map(|b| format!("{b:02x}"))
-        .collect();
-    match own == expected {
-        true => Ok(bytes),
-        false => Err(format!("what the daemon sent for {digest} has another digest")),
-    }
+    Ok(bytes)
 }

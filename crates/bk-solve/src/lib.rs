@@ -9,6 +9,7 @@ mod begin;
 mod call;
 mod channel;
 mod classify;
+mod content;
 mod described;
 mod details;
 mod dial;

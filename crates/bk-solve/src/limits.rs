@@ -101,3 +101,12 @@ pub const MAX_DISK_USAGE: usize = 64 * 1024 * 1024;
 
 /// Builds of a history that are taken in. Daemons keep fifty unless they are told otherwise.
 pub const MAX_HISTORY_RECORDS: usize = 100_000;
+
+/// Bytes of such records, as they are sent. One has about eight KiB, most of it what the exporters answered.
+pub const MAX_HISTORY_BYTES: usize = 256 * 1024 * 1024;
+
+/// Bytes of a blob that are compressed between two looks at other tasks: about two milliseconds of work.
+pub const EXPORT_STEP: usize = 64 * 1024;
+
+/// Largest span of a trace that is exported, in bytes: each is held whole. A large one has a Dockerfile in it.
+pub const MAX_SPAN: usize = 4 * 1024 * 1024;

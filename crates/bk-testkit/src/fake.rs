@@ -34,7 +34,7 @@ use std::{
     time::Duration,
 };
 
-use bk_proto::control::SolveRequest;
+use bk_proto::control::{SolveRequest, UpdateBuildHistoryRequest};
 use tempfile::TempDir;
 use tokio::{net::UnixListener, sync::Notify};
 use tokio_util::sync::CancellationToken;
@@ -188,6 +188,8 @@ pub struct Seen {
     pub connections: usize,
     /// Every request to build, in order of arrival.
     pub solves: Vec<SolveRequest>,
+    /// Every change of its history that was asked for, in order of arrival.
+    pub history_updates: Vec<UpdateBuildHistoryRequest>,
     /// Every call on a control connection, in order of arrival.
     pub calls: Vec<CallSeen>,
     /// Every session: its id, shared key and methods.

@@ -133,6 +133,18 @@ pub struct HistoryResult {
     pub attestations: Vec<Descriptor>,
 }
 
+/// What an export of the history has written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[non_exhaustive]
+pub struct HistoryExport {
+    /// Records of builds.
+    pub records: u64,
+    /// Blobs, those of the records themselves too.
+    pub blobs: u64,
+    /// Bytes of the archive.
+    pub bytes: u64,
+}
+
 impl HistoryRecord {
     /// How long it took; so far, when it runs. `None` when the daemon does not say when it began, or clocks disagree.
     pub fn duration(&self) -> Option<Duration> {

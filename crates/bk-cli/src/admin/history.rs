@@ -4,11 +4,11 @@ use std::io;
 
 use bk_client::{
     Administration, BuildError, Descriptor, HistoryFilter, HistoryRecord, HistoryState, InputError,
-    LocalFailure, ProtocolFailure, find_record,
+    LocalFailure, ProtocolFailure, Refusal, find_record,
 };
 use bk_progress::{Mode, Output, neutralise, neutralise_line};
 
-use super::{cache::format_time_or_nothing, confirmed, json_line, table, units};
+use super::{cache::format_time_or_nothing, confirmed, export, json_line, table, units};
 use crate::{
     args::{HistoryCommand, HistoryLogsArgs, HistoryLsArgs, HistoryRmArgs, HistoryTraceArgs, Progress},
     build, exit,
@@ -27,6 +27,7 @@ pub(super) fn ask(command: &HistoryCommand) -> Result<bool, BuildError> {
     match command {
         HistoryCommand::Ls(args) => filters(args).map(|_| true),
         HistoryCommand::Logs(args) => mode(args).map(|_| true),
+        HistoryCommand::Export(args) => Ok(export::sink(args).map(|_| true)?),
         HistoryCommand::Rm(args) if args.all => confirmed(
             &args.force,
             "WARNING! This removes the records of all builds that have ended.",
@@ -53,6 +54,7 @@ pub(super) async fn run(
         }
         HistoryCommand::Logs(args) => logs(admin, args, interrupt).await,
         HistoryCommand::Trace(args) => trace(admin, args).await,
+        HistoryCommand::Export(args) => export::export(admin, args).await,
         HistoryCommand::Pin(args) => pin(admin, &args.refs.builds, true).await,
         HistoryCommand::Unpin(args) => pin(admin, &args.refs.builds, false).await,
         HistoryCommand::Rm(args) => rm(admin, args).await,
@@ -240,7 +242,8 @@ async fn trace(admin: &dyn Administration, args: &HistoryTraceArgs) -> Result<u8
             HistoryState::Running => "a build that runs has no trace yet",
             _ => "the daemon wrote no trace of this build",
         };
-        return Err(ProtocolFailure::new(text).into());
+        // gRPC's code for what is not there.
+        return Err(Refusal::new(5, text).into());
     };
     let bytes = admin.history_blob(trace).await?;
     if args.output.as_os_str() == "-" {
@@ -273,7 +276,7 @@ fn harmless(json: &str) -> String {
 }
 
 /// The builds that are meant, each once; an unknown one fails all, before anything is changed.
-fn meant(records: &[HistoryRecord], texts: &[String]) -> Result<Vec<String>, BuildError> {
+pub(super) fn meant(records: &[HistoryRecord], texts: &[String]) -> Result<Vec<String>, BuildError> {
     let mut all: Vec<String> = Vec::new();
     for text in texts {
         let build = &find_record(records, text)?.build_ref;

@@ -128,6 +128,8 @@ pub(crate) enum HistoryCommand {
     Logs(HistoryLogsArgs),
     /// Print the trace of a build: its spans as JSON objects
     Trace(HistoryTraceArgs),
+    /// Write builds with their logs, traces and statements to an archive that Docker Desktop reads
+    Export(HistoryExportArgs),
     /// Keep records when the daemon cleans its history
     Pin(HistoryPinArgs),
     /// Let records go when the daemon cleans its history
@@ -206,6 +208,27 @@ pub(crate) struct HistoryTraceArgs {
     /// Where it goes; - is standard output
     #[arg(short, long, value_name = "FILE", default_value = "-")]
     pub(crate) output: PathBuf,
+}
+
+/// `bk history export`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  bk history export -o build.dockerbuild    the newest build that has ended
+  bk history export ^0 ^1 > two.dockerbuild
+  bk history export --all --finalize -o all.dockerbuild")]
+pub(crate) struct HistoryExportArgs {
+    /// Ids of builds or their beginnings, or ^N for the N-th before the newest. Default: the newest that has ended
+    #[arg(value_name = "REF", conflicts_with = "all")]
+    pub(crate) builds: Vec<String>,
+    /// Where the archive goes; - is standard output, which is the default unless it is a terminal
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Every build that has ended
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// First let the daemon write the traces that it still holds back. BuildKit 0.15
+    #[arg(long)]
+    pub(crate) finalize: bool,
 }
 
 /// `bk history pin`.

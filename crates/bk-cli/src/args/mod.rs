@@ -25,8 +25,8 @@ use clap::{Args, Parser, Subcommand};
 
 pub(crate) use access::AccessArgs;
 pub(crate) use admin::{
-    CacheFilterArgs, DuArgs, ForceArgs, HistoryCommand, HistoryLogsArgs, HistoryLsArgs, HistoryRmArgs,
-    HistoryTraceArgs, InfoArgs, PingArgs, PruneArgs, WorkersArgs,
+    CacheFilterArgs, DuArgs, ForceArgs, HistoryCommand, HistoryExportArgs, HistoryLogsArgs, HistoryLsArgs,
+    HistoryRmArgs, HistoryTraceArgs, InfoArgs, PingArgs, PruneArgs, WorkersArgs,
 };
 pub(crate) use bake::BakeArgs;
 pub(crate) use cache::CacheArgs;

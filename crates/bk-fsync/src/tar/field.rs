@@ -29,11 +29,6 @@ pub(super) mod at {
     pub(in crate::tar) const NUMBER: usize = 12;
 }
 
-/// The bytes behind content of that size, up to the next block.
-pub(super) fn padding(size: u64) -> u64 {
-    size.wrapping_neg() % BLOCK as u64
-}
-
 /// The bytes that follow a header.
 pub(super) fn size_of(block: &Block) -> Result<u64, TarFault> {
     number(&block[at::SIZE])

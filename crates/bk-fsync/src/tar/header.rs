@@ -12,6 +12,11 @@ pub(super) const BLOCK: usize = 512;
 /// A block of zeros.
 pub(super) const ZEROS: [u8; BLOCK] = [0; BLOCK];
 
+/// The bytes behind content of that size, up to the next block.
+pub(super) fn padding(size: u64) -> u64 {
+    size.wrapping_neg() % BLOCK as u64
+}
+
 /// What an entry announces.
 #[derive(Debug)]
 pub(super) struct Header<'a> {

@@ -40,7 +40,7 @@ use crate::tree::Tree;
 use crate::walk::{Walk, WalkError};
 use crate::wire::device;
 use gaps::Gaps;
-use header::{BLOCK, Header, ZEROS};
+use header::{BLOCK, Header};
 
 /// An archive could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -66,15 +66,22 @@ pub enum TarError {
 /// a whole entry. In front of an archive that begins otherwise, this entry helps.
 #[must_use]
 pub fn root_entry() -> Vec<u8> {
+    plain_entry(b".", Kind::Dir, 0o755, 0)
+}
+
+/// The blocks that announce a directory, or a file of `size` bytes, of root and with the time of the epoch, for archives that
+/// are not made of a tree. The content follows, then [`padding`]; behind the last entry stands [`END`].
+#[must_use]
+pub fn plain_entry(path: &[u8], kind: Kind, mode: u32, size: u64) -> Vec<u8> {
     Header {
-        path: b".",
-        kind: Kind::Dir,
+        path,
+        kind,
         hard_link: None,
         target: b"",
-        mode: 0o755,
+        mode,
         uid: 0,
         gid: 0,
-        size: 0,
+        size,
         mtime_ns: 0,
         device: (0, 0),
         xattrs: &[],
@@ -82,6 +89,19 @@ pub fn root_entry() -> Vec<u8> {
     }
     .blocks()
 }
+
+/// What follows content of that size, up to the next block.
+#[must_use]
+pub fn padding(size: u64) -> &'static [u8] {
+    // It is less than a block.
+    usize::try_from(header::padding(size))
+        .ok()
+        .and_then(|missing| END.get(..missing))
+        .unwrap_or_default()
+}
+
+/// The end mark of an archive.
+pub const END: [u8; 2 * BLOCK] = [0; 2 * BLOCK];
 
 /// Writes one archive. All methods block.
 #[derive(Debug)]
@@ -183,9 +203,7 @@ impl<W: Write> TarWriter<W> {
     /// # Errors
     /// [`TarError::Write`].
     pub fn finish(mut self) -> Result<W, TarError> {
-        for _ in 0..2 {
-            self.write(&ZEROS)?;
-        }
+        self.write(&END)?;
         self.out.flush().map_err(TarError::Write)?;
         Ok(self.out)
     }
@@ -284,8 +302,7 @@ impl<W: Write> TarWriter<W> {
             return Err(TarError::Stopped);
         }
         let size = gaps.map_or(size, |(_, stored)| stored);
-        let padding = usize::try_from(size % BLOCK as u64).map_or(0, |used| (BLOCK - used) % BLOCK);
-        self.write(&ZEROS[..padding])
+        self.write(padding(size))
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), TarError> {

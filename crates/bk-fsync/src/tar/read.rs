@@ -7,10 +7,8 @@ use std::io::{self, Read};
 use std::ops::Range;
 
 use super::fault::{TarFault, TarReadError};
-use super::field::{
-    Block, at, clean_path, device_of, number, padding, short_name, size_of, sum_is_right, until_nul,
-};
-use super::header::BLOCK;
+use super::field::{Block, at, clean_path, device_of, number, short_name, size_of, sum_is_right, until_nul};
+use super::header::{BLOCK, padding};
 use super::records::{Records, read_body};
 use super::sparse::{MapReader, Runs};
 use crate::entry::{Kind, Xattr};

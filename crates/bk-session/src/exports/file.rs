@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use bk_build::LocalFailure;
+use bk_build::{BuildError, LocalFailure};
 use bytes::Bytes;
 use tempfile::NamedTempFile;
 use tokio::sync::mpsc;
@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use crate::limits::{EXPORT_PIECES, FILE_BUFFER};
 
 /// What is handed to the thread that writes. Without an [`End`](Piece::End) the file is not complete.
-pub(crate) enum Piece {
+enum Piece {
     Data(Bytes),
     End,
 }
@@ -28,7 +28,7 @@ pub(crate) struct Staged(Option<(NamedTempFile, PathBuf)>);
 
 impl Staged {
     /// Moves the file to its place.
-    pub(crate) fn publish(self) -> Result<(), LocalFailure> {
+    fn publish(self) -> Result<(), LocalFailure> {
         let Some((file, place)) = self.0 else {
             return Ok(());
         };
@@ -38,13 +38,71 @@ impl Staged {
     }
 }
 
-type Writing = tokio::task::JoinHandle<Result<Option<Staged>, LocalFailure>>;
+/// A file that is written piece by piece, on a thread of its own, and appears whole or not at all: in place of one that was
+/// there; a link is followed; a device or pipe is written to as it is.
+///
+/// Dropping it leaves nothing: what was written beside the place is removed, and the place is as it was.
+pub struct ResultFile {
+    pieces: mpsc::Sender<Piece>,
+    writing: tokio::task::JoinHandle<Result<Option<Staged>, LocalFailure>>,
+}
 
-/// Starts a thread that writes what is sent to it. It yields nothing when the sender is dropped before the end.
-pub(crate) fn open(path: &Path) -> (mpsc::Sender<Piece>, Writing) {
-    let path = path.to_owned();
-    let (sender, pieces) = mpsc::channel(EXPORT_PIECES);
-    (sender, tokio::task::spawn_blocking(move || write(&path, pieces)))
+impl ResultFile {
+    /// Begins a file at `path`, whose directory must exist. Needs a Tokio runtime.
+    pub fn open(path: &Path) -> Self {
+        let path = path.to_owned();
+        let (pieces, taken) = mpsc::channel(EXPORT_PIECES);
+        let writing = tokio::task::spawn_blocking(move || write(&path, taken));
+        Self { pieces, writing }
+    }
+
+    /// Hands a piece to the thread, waiting while the disk is behind.
+    ///
+    /// # Errors
+    /// [`BuildError::Local`] when the file cannot be made or written.
+    pub async fn write(&mut self, data: Bytes) -> Result<(), BuildError> {
+        if self.pieces.send(Piece::Data(data)).await.is_ok() {
+            return Ok(());
+        }
+        // The thread ends before its time for one reason only.
+        match (&mut self.writing).await {
+            Ok(Err(failure)) => Err(failure.into()),
+            ended => Err(BuildError::Misuse(format!(
+                "the writing of a file ended early: {:?}",
+                ended.err()
+            ))),
+        }
+    }
+
+    /// Completes the file, which is not in its place yet.
+    pub(crate) async fn stage(self) -> Result<Staged, BuildError> {
+        // A thread that has ended says why.
+        drop(self.pieces.send(Piece::End).await);
+        drop(self.pieces);
+        match self.writing.await {
+            Ok(Ok(Some(staged))) => Ok(staged),
+            Ok(Ok(None)) => Err(BuildError::Misuse("a file was not written to its end".to_owned())),
+            Ok(Err(failure)) => Err(failure.into()),
+            Err(e) => Err(BuildError::Misuse(format!(
+                "the writing of a file ended early: {e}"
+            ))),
+        }
+    }
+
+    /// Completes the file and moves it to its place.
+    ///
+    /// # Errors
+    /// [`BuildError::Local`] when it cannot be written or moved.
+    pub async fn publish(self) -> Result<(), BuildError> {
+        publish(vec![self.stage().await?]).await
+    }
+}
+
+/// Moves files to their places, on a thread.
+pub(crate) async fn publish(staged: Vec<Staged>) -> Result<(), BuildError> {
+    let moving = tokio::task::spawn_blocking(move || staged.into_iter().try_for_each(Staged::publish));
+    let moved = moving.await;
+    Ok(moved.map_err(|e| BuildError::Misuse(format!("the runtime was shut down: {e}")))??)
 }
 
 fn write(path: &Path, mut pieces: mpsc::Receiver<Piece>) -> Result<Option<Staged>, LocalFailure> {
@@ -114,16 +172,14 @@ impl Out {
 mod tests {
     use super::*;
 
-    async fn written(path: &Path, pieces: &[&'static [u8]], end: bool) -> Option<Staged> {
-        let (sender, task) = open(path);
+    async fn written(path: &Path, pieces: &[&'static [u8]]) -> Staged {
+        let mut file = ResultFile::open(path);
         for piece in pieces {
-            assert!(sender.send(Piece::Data(Bytes::from_static(piece))).await.is_ok());
+            file.write(Bytes::from_static(piece))
+                .await
+                .expect("a writable file");
         }
-        if end {
-            assert!(sender.send(Piece::End).await.is_ok());
-        }
-        drop(sender);
-        task.await.expect("a thread").expect("a writable file")
+        file.stage().await.expect("a writable file")
     }
 
     #[tokio::test]
@@ -132,22 +188,27 @@ mod tests {
         let (file, link) = (dir.path().join("file"), dir.path().join("link"));
         let count = || fs::read_dir(dir.path()).expect("a directory").count();
         std::os::unix::fs::symlink("file", &link).expect("a link");
-        assert!(written(&file, &[b"half"], false).await.is_none());
+        let mut half = ResultFile::open(&file);
+        half.write(Bytes::from_static(b"half"))
+            .await
+            .expect("a writable file");
+        drop(half.pieces);
+        assert!(half.writing.await.expect("a thread").expect("writable").is_none());
         assert_eq!(count(), 1);
 
-        let staged = written(&file, &[b"one ", b"two"], true).await.expect("staged");
+        let staged = written(&file, &[b"one ", b"two"]).await;
         assert!(!file.exists());
         staged.publish().expect("published");
         assert_eq!(fs::read(&file).expect("the file"), b"one two");
 
-        drop(written(&file, &[b"never"], true).await);
+        drop(written(&file, &[b"never"]).await);
         assert_eq!(fs::read(&file).expect("the file"), b"one two");
 
-        written(&link, &[b"new"], true)
+        let mut new = ResultFile::open(&link);
+        new.write(Bytes::from_static(b"new"))
             .await
-            .expect("staged")
-            .publish()
-            .expect("published");
+            .expect("a writable file");
+        new.publish().await.expect("published");
         assert_eq!(fs::read_link(&link).expect("still a link"), Path::new("file"));
         assert_eq!(fs::read(&file).expect("the file"), b"new");
         assert_eq!(count(), 2);
@@ -155,15 +216,18 @@ mod tests {
 
     #[tokio::test]
     async fn devices_are_written_to() {
-        let staged = written(Path::new("/dev/null"), &[b"x"], true)
-            .await
-            .expect("staged");
+        let staged = written(Path::new("/dev/null"), &[b"x"]).await;
         staged.publish().expect("nothing to do");
-        let (sender, task) = open(Path::new("/dev/full"));
+        let mut full = ResultFile::open(Path::new("/dev/full"));
         // The thread may be gone before everything is sent.
-        drop(sender.send(Piece::Data(Bytes::from_static(b"x"))).await);
-        drop(sender.send(Piece::End).await);
-        let error = task.await.expect("a thread").err().expect("full");
-        assert_eq!(error.path, Path::new("/dev/full"));
+        let sent = full.write(Bytes::from_static(b"x")).await;
+        let error = match sent {
+            Ok(()) => full.publish().await,
+            failed => failed,
+        };
+        match error.expect_err("full") {
+            BuildError::Local(e) => assert_eq!(e.path, Path::new("/dev/full")),
+            other => panic!("{other}"),
+        }
     }
 }

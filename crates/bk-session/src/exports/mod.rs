@@ -18,8 +18,8 @@ use bk_fsync::{Destination, ReceiveOptions};
 use tokio::{sync::OnceCell, time::timeout};
 use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 
-use file::Staged;
-pub(crate) use file::{Piece, open};
+pub use file::ResultFile;
+use file::{Staged, publish};
 
 /// What a session takes, by the exporter's place in the request to the daemon.
 #[derive(Clone, Default)]
@@ -172,9 +172,7 @@ impl Exports {
             staged.extend(state.staged.take());
             reports.push(state.report.clone());
         }
-        tokio::task::spawn_blocking(move || staged.into_iter().try_for_each(Staged::publish))
-            .await
-            .map_err(|e| BuildError::Misuse(format!("the runtime was shut down: {e}")))??;
+        publish(staged).await?;
         reports.sort_by_key(|report| report.output);
         Ok(reports)
     }

@@ -43,7 +43,7 @@ use super::{
 };
 use crate::{
     exec::OwnedExecutor,
-    exports::{Exports, Piece, Slot, Target, open},
+    exports::{Exports, ResultFile, Slot, Target},
     limits::{EXPORT_WARNINGS, MAX_EXPORT_METADATA, MAX_MESSAGE, OUTBOUND_PACKETS},
     session::SessionState,
 };
@@ -332,37 +332,16 @@ impl Call {
         path: &Path,
         mut inbound: Streaming<BytesMessage>,
     ) -> Result<(), Status> {
-        let (pieces, writing) = open(path);
+        let mut file = ResultFile::open(path);
         let mut bytes = 0;
-        let taken = loop {
-            let piece = match inbound.message().await {
-                Ok(Some(message)) => {
-                    bytes += message.data.len() as u64;
-                    Piece::Data(message.data)
-                }
-                Ok(None) => break pieces.send(Piece::End).await.map_err(drop),
-                // Nothing is kept: the sender goes without an end.
-                Err(status) => return Err(status),
-            };
-            if pieces.send(piece).await.is_err() {
-                break Err(());
-            }
-        };
-        drop(pieces);
-        match (writing.await, taken) {
-            (Ok(Ok(Some(staged))), Ok(())) => {
-                slot.stage(staged);
-                slot.arrived(|report| report.bytes += bytes);
-                Ok(())
-            }
-            (Ok(Err(failure)), _) => Err(self.failed(failure.into())),
-            (Ok(Ok(_)), _) => {
-                Err(self.failed(BuildError::Misuse("a file was not written to its end".to_owned())))
-            }
-            (Err(e), _) => Err(self.failed(BuildError::Misuse(format!(
-                "the writing of a file ended early: {e}"
-            )))),
+        // When the stream fails nothing is kept: the file is dropped.
+        while let Some(message) = inbound.message().await? {
+            bytes += message.data.len() as u64;
+            file.write(message.data).await.map_err(|e| self.failed(e))?;
         }
+        slot.stage(file.stage().await.map_err(|e| self.failed(e))?);
+        slot.arrived(|report| report.bytes += bytes);
+        Ok(())
     }
 
     async fn to_writer(

@@ -2,7 +2,7 @@
 //!
 //! The rule: no request has a limit of records. A daemon of BuildKit 0.25 that has removed a record dies of one.
 
-use std::{collections::HashMap, time::SystemTime};
+use std::{collections::BTreeMap, time::SystemTime};
 
 use bk_build::{
     BuildError, BuildEvent, Descriptor, EventSink, HistoryError, HistoryExporter, HistoryRecord,
@@ -15,13 +15,15 @@ use bk_proto::{
     },
     rpc_status::Status as RpcStatus,
 };
+use prost::Message as _;
 use tonic::Code;
 
 use super::{ControlAdmin, Failed};
 use crate::{
+    channel::Channel,
+    content::{BlobError, BlobReader},
     fold::StatusFold,
-    inspect,
-    limits::{ADMIN_ANSWER, ADMIN_WORK, MAX_HISTORY_RECORDS},
+    limits::{ADMIN_ANSWER, ADMIN_WORK, MAX_HISTORY_BYTES, MAX_HISTORY_RECORDS},
     requires::BuildkitVersion,
     solve::client,
 };
@@ -31,7 +33,9 @@ const SINCE: BuildkitVersion = BuildkitVersion(0, 11);
 const ENGINE: &str = "24.0";
 
 pub(super) async fn list(admin: &ControlAdmin) -> Result<Vec<HistoryRecord>, BuildError> {
-    let mut records = read(admin, "").await?;
+    let channel = admin.open().await?;
+    let records = read(admin, &channel, "").await?;
+    let mut records: Vec<_> = records.into_iter().map(from_wire).collect();
     // Without a time comes last; what runs is as new as its beginning.
     records.sort_by(|a, b| {
         let order = b.created_at.cmp(&a.created_at);
@@ -41,22 +45,32 @@ pub(super) async fn list(admin: &ControlAdmin) -> Result<Vec<HistoryRecord>, Bui
 }
 
 pub(super) async fn record(admin: &ControlAdmin, build_ref: &str) -> Result<HistoryRecord, BuildError> {
-    let mut records = read(admin, build_ref).await?;
-    let found = records.iter().position(|r| r.build_ref == build_ref);
-    match found {
-        Some(at) => Ok(records.swap_remove(at)),
-        None => Err(unknown(build_ref)),
-    }
+    let channel = admin.open().await?;
+    one(admin, &channel, build_ref).await.map(from_wire)
 }
 
-fn unknown(build_ref: &str) -> BuildError {
+/// The record of a build.
+async fn one(
+    admin: &ControlAdmin,
+    channel: &Channel,
+    build_ref: &str,
+) -> Result<BuildHistoryRecord, BuildError> {
+    let records = read(admin, channel, build_ref).await?;
+    let found = records.into_iter().find(|r| r.r#ref == build_ref);
+    found.ok_or_else(|| unknown(build_ref))
+}
+
+pub(super) fn unknown(build_ref: &str) -> BuildError {
     let why = format!("the daemon remembers no build `{build_ref}`");
     InputError::new("REF", why, "the whole id of a build").into()
 }
 
 /// The records of all builds, or of one, each as it stands now.
-async fn read(admin: &ControlAdmin, build_ref: &str) -> Result<Vec<HistoryRecord>, BuildError> {
-    let channel = admin.open().await?;
+pub(super) async fn read(
+    admin: &ControlAdmin,
+    channel: &Channel,
+    build_ref: &str,
+) -> Result<Vec<BuildHistoryRecord>, BuildError> {
     let request = BuildHistoryRequest {
         r#ref: build_ref.to_owned(),
         early_exit: true,
@@ -66,46 +80,45 @@ async fn read(admin: &ControlAdmin, build_ref: &str) -> Result<Vec<HistoryRecord
         Failed::Status(s) if !build_ref.is_empty() && s.code() == Code::NotFound => unknown(build_ref),
         e => admin.failed(e, WHAT, SINCE, ENGINE),
     };
-    let mut control = client(&channel);
+    let mut control = client(channel);
     let asked = control.listen_build_history(request);
     let mut events = admin
         .answer(WHAT, ADMIN_ANSWER, asked)
         .await
         .map_err(failed)?
         .into_inner();
-    let mut records: Vec<HistoryRecord> = Vec::new();
-    let mut places: HashMap<String, usize> = HashMap::new();
+    let mut records: BTreeMap<String, BuildHistoryRecord> = BTreeMap::new();
+    let mut held = 0;
     while let Some(event) = admin
         .answer(WHAT, ADMIN_ANSWER, events.message())
         .await
         .map_err(failed)?
     {
-        let Some(wire) = event.record else { continue };
+        let Some(record) = event.record else { continue };
         if event.r#type == i32::from(BuildHistoryEventType::Deleted) {
-            // Its place stays, so that those of others hold.
-            if let Some(record) = places.get(&wire.r#ref).and_then(|at| records.get_mut(*at)) {
-                record.build_ref.clear();
-            }
-            places.remove(&wire.r#ref);
-            continue;
-        }
-        let record = from_wire(wire);
-        let known = places.get(&record.build_ref).copied();
-        if let Some(known) = known.and_then(|at| records.get_mut(at)) {
-            if known.generation <= record.generation {
-                *known = record;
+            if let Some(gone) = records.remove(&record.r#ref) {
+                held -= gone.encoded_len();
             }
             continue;
         }
-        if records.len() >= MAX_HISTORY_RECORDS {
-            let text = format!("the daemon tells of more than {MAX_HISTORY_RECORDS} builds");
+        if let Some(known) = records.get(&record.r#ref)
+            && known.generation > record.generation
+        {
+            continue;
+        }
+        held += record.encoded_len();
+        if let Some(old) = records.insert(record.r#ref.clone(), record) {
+            held -= old.encoded_len();
+        }
+        if records.len() > MAX_HISTORY_RECORDS || held > MAX_HISTORY_BYTES {
+            let text = format!(
+                "the daemon tells of more than {MAX_HISTORY_RECORDS} builds, or {} MiB of them",
+                MAX_HISTORY_BYTES >> 20
+            );
             return Err(ProtocolFailure::new(text).into());
         }
-        places.insert(record.build_ref.clone(), records.len());
-        records.push(record);
     }
-    records.retain(|r| !r.build_ref.is_empty());
-    Ok(records)
+    Ok(records.into_values().collect())
 }
 
 pub(super) async fn logs(
@@ -161,19 +174,43 @@ pub(super) async fn logs(
 }
 
 pub(super) async fn blob(admin: &ControlAdmin, blob: &Descriptor) -> Result<Vec<u8>, BuildError> {
-    let channel = admin.open().await?;
-    let limit = usize::try_from(blob.size).unwrap_or(usize::MAX);
-    if limit > MAX_HISTORY_BLOB {
-        let text = format!("{} is larger than {} MiB", blob.digest, MAX_HISTORY_BLOB >> 20);
-        return Err(ProtocolFailure::new(text).into());
+    let digest = &*blob.digest;
+    let too_large = || {
+        let text = format!("{digest} is larger than {} MiB", MAX_HISTORY_BLOB >> 20);
+        BuildError::from(ProtocolFailure::new(text))
+    };
+    if usize::try_from(blob.size).map_or(true, |size| size > MAX_HISTORY_BLOB) {
+        return Err(too_large());
     }
-    let reading = inspect::blob(&channel, &blob.digest, MAX_HISTORY_BLOB);
-    match tokio::time::timeout(ADMIN_WORK, reading).await {
-        Ok(read) => read.map_err(|why| ProtocolFailure::new(why).into()),
-        Err(_) => Err(BuildError::Timeout {
-            what: format!("{} from {}", blob.digest, admin.dialer.info().address),
-            after: ADMIN_WORK,
-        }),
+    let channel = admin.open().await?;
+    let mut reader = piece(admin, digest, BlobReader::open(&channel, digest)).await?;
+    let mut bytes = Vec::new();
+    while let Some(next) = piece(admin, digest, reader.next()).await? {
+        if bytes.len() + next.len() > MAX_HISTORY_BLOB {
+            return Err(too_large());
+        }
+        bytes.extend_from_slice(&next);
+    }
+    Ok(bytes)
+}
+
+/// Waits for a piece of a blob, and says what its failure means.
+pub(super) async fn piece<T>(
+    admin: &ControlAdmin,
+    digest: &str,
+    reading: impl Future<Output = Result<T, BlobError>> + Send,
+) -> Result<T, BuildError> {
+    let reading = async {
+        match reading.await {
+            Err(BlobError::Status(status)) => Err(status),
+            Ok(piece) => Ok(Ok(piece)),
+            Err(BlobError::Wrong(why)) => Ok(Err(why)),
+        }
+    };
+    match admin.answer(digest, ADMIN_ANSWER, reading).await {
+        Ok(Ok(piece)) => Ok(piece),
+        Ok(Err(why)) => Err(ProtocolFailure::new(why).into()),
+        Err(e) => Err(admin.failed(e, WHAT, SINCE, ENGINE)),
     }
 }
 
@@ -192,9 +229,15 @@ pub(super) async fn update(admin: &ControlAdmin, build_ref: &str, change: Change
         ));
     }
     let channel = admin.open().await?;
+    let pinned = match change {
+        Change::Pin(pinned) => pinned,
+        // Before BuildKit 0.15 nothing is finalized, and the rest of the request counts.
+        Change::Finalize => one(admin, &channel, build_ref).await?.pinned,
+        Change::Remove => false,
+    };
     let request = UpdateBuildHistoryRequest {
         r#ref: build_ref.to_owned(),
-        pinned: matches!(change, Change::Pin(true)),
+        pinned,
         delete: matches!(change, Change::Remove),
         finalize: matches!(change, Change::Finalize),
     };

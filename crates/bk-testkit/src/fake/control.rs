@@ -4,10 +4,10 @@ use std::{future::pending, sync::Arc};
 
 use bk_proto::{
     control::{
-        BuildHistoryEvent, BuildHistoryEventType, BuildHistoryRequest, BytesMessage, DiskUsageRequest,
-        DiskUsageResponse, InfoRequest, InfoResponse, ListWorkersRequest, ListWorkersResponse, PruneRequest,
-        SolveRequest, SolveResponse, StatusRequest, StatusResponse, UpdateBuildHistoryRequest,
-        UpdateBuildHistoryResponse, UsageRecord, Vertex, VertexLog, VertexStatus, control_server::Control,
+        BuildHistoryEvent, BuildHistoryRequest, BytesMessage, DiskUsageRequest, DiskUsageResponse,
+        InfoRequest, InfoResponse, ListWorkersRequest, ListWorkersResponse, PruneRequest, SolveRequest,
+        SolveResponse, StatusRequest, StatusResponse, UpdateBuildHistoryRequest, UpdateBuildHistoryResponse,
+        UsageRecord, Vertex, VertexLog, VertexStatus, control_server::Control,
     },
     ops,
     worker::{BuildkitVersion, WorkerRecord},
@@ -218,23 +218,31 @@ impl Control for ControlApi {
         if history.silent {
             pending::<()>().await;
         }
+        let (events, endless) = (history.told(&request.into_inner().r#ref), history.endless);
         let (sender, receiver) = mpsc::channel(1);
-        if !history.forgets {
-            let event = BuildHistoryEvent {
-                r#type: BuildHistoryEventType::Complete.into(),
-                record: Some(history.record(&request.into_inner().r#ref)),
-            };
-            // There is room for it.
-            drop(sender.try_send(Ok(event)));
-        }
+        tokio::spawn(async move {
+            for event in events {
+                if sender.send(Ok(event)).await.is_err() {
+                    return;
+                }
+            }
+            if endless {
+                sender.closed().await;
+            }
+        });
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 
     async fn update_build_history(
         &self,
-        _: Request<UpdateBuildHistoryRequest>,
+        request: Request<UpdateBuildHistoryRequest>,
     ) -> Result<Response<UpdateBuildHistoryResponse>, Status> {
-        Err(Status::unimplemented("no history here"))
+        if self.state.script.history.is_none() {
+            return Err(Status::unimplemented("no history here"));
+        }
+        self.state
+            .see(|seen| seen.history_updates.push(request.into_inner()));
+        Ok(Response::new(UpdateBuildHistoryResponse {}))
     }
 }
 

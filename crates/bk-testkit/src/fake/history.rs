@@ -9,7 +9,7 @@ use bk_proto::{
         ReadContentResponse, StatusRequest, StatusResponse, UpdateRequest, UpdateResponse,
         WriteContentRequest, WriteContentResponse, content_server::Content,
     },
-    control::{BuildHistoryRecord, BuildResultInfo, Descriptor},
+    control::{BuildHistoryEvent, BuildHistoryEventType, BuildHistoryRecord, BuildResultInfo, Descriptor},
 };
 use bytes::Bytes;
 use tokio_stream::{Iter, wrappers::ReceiverStream};
@@ -25,6 +25,8 @@ pub struct History {
     pub(crate) answer: BTreeMap<String, String>,
     pub(crate) silent: bool,
     pub(crate) forgets: bool,
+    pub(crate) events: Option<Vec<BuildHistoryEvent>>,
+    pub(crate) endless: bool,
 }
 
 impl History {
@@ -78,8 +80,40 @@ impl History {
         self
     }
 
+    /// Tells of these builds, and not of those that were made here.
+    #[must_use]
+    pub fn events(mut self, events: Vec<BuildHistoryEvent>) -> Self {
+        self.events = Some(events);
+        self
+    }
+
+    /// Never ends a list.
+    #[must_use]
+    pub fn endless(mut self) -> Self {
+        self.endless = true;
+        self
+    }
+
+    /// What is told to whoever asks for that build, or for all.
+    pub(crate) fn told(&self, reference: &str) -> Vec<BuildHistoryEvent> {
+        match &self.events {
+            _ if self.forgets => Vec::new(),
+            Some(events) => {
+                let is_meant = |event: &&BuildHistoryEvent| {
+                    let of = event.record.as_ref().map(|record| &*record.r#ref);
+                    reference.is_empty() || of == Some(reference)
+                };
+                events.iter().filter(is_meant).cloned().collect()
+            }
+            None => vec![BuildHistoryEvent {
+                r#type: BuildHistoryEventType::Complete.into(),
+                record: Some(self.record(reference)),
+            }],
+        }
+    }
+
     /// The record of a build.
-    pub(crate) fn record(&self, reference: &str) -> BuildHistoryRecord {
+    fn record(&self, reference: &str) -> BuildHistoryRecord {
         let result = |digest: &String| BuildResultInfo {
             attestations: vec![Descriptor {
                 media_type: "application/vnd.in-toto+json".to_owned(),
