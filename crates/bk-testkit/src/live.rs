@@ -206,6 +206,14 @@ pub fn sshd_program(test: &str) -> Option<PathBuf> {
     program("BK_LIVE_SSHD", test)
 }
 
+/// The program of Podman, with the `conmon` and `runc` that it needs beside it; `None`, said loudly, when it is not there.
+///
+/// # Panics
+/// As [`registry_program`].
+pub fn podman_program(test: &str) -> Option<PathBuf> {
+    program("BK_LIVE_PODMAN", test)
+}
+
 /// A dockerd that tests may start as their own; `None`, said loudly, when it is not there.
 ///
 /// # Panics

@@ -14,6 +14,7 @@
 //! | `BK_LIVE_REGISTRY`, `_USER`, `_PASSWORD`, `_BASE` | `host:port`, its one account, the base image |
 //! | `BK_LIVE_REGISTRY_PROGRAM` | path of the registry's program, for tests that start their own |
 //! | `BK_LIVE_SSHD` | path of a program that is OpenSSH's server |
+//! | `BK_LIVE_PODMAN` | path of a program that is Podman, with the `conmon` and `runc` that it needs beside it |
 //! | `BK_LIVE_DOCKERD` | path of a program that is the newest dockerd, for tests that start their own |
 //! | `BK_LIVE_BUSYBOX` | path of a static busybox |
 //! | `BK_LIVE_DOCKER_CLI`, `_CONFIG` | path of a Docker CLI, and its configuration with the buildx plugin |
@@ -33,7 +34,7 @@ use crate::run::Result;
 use docker::{BENCH, DEMO, Engine};
 use layout::Layout;
 use lock::Lock;
-use packages::{BOOKWORM, BUSYBOX, FORKY, SSHD, UMOCI};
+use packages::{BOOKWORM, BUSYBOX, FORKY, PODMAN, SSHD, UMOCI};
 use service::{Service, select};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -204,7 +205,7 @@ pub(crate) fn docker_cli() -> (PathBuf, PathBuf) {
 fn up(layout: &Layout, names: &[String]) -> Result<()> {
     let services = select(names, true)?;
     require_root()?;
-    let mut sets = vec![BOOKWORM, FORKY, SSHD, UMOCI];
+    let mut sets = vec![BOOKWORM, FORKY, PODMAN, SSHD, UMOCI];
     let engines: Vec<&Engine> = services
         .iter()
         .filter_map(|service| match service {
@@ -216,6 +217,8 @@ fn up(layout: &Layout, names: &[String]) -> Result<()> {
     prepare(layout, &sets)?;
     link_buildx(layout)?;
     docker::wrap(layout, SSHD, "usr/sbin/sshd", false)?;
+    docker::wrap(layout, PODMAN, "usr/bin/podman", false)?;
+    docker::wrap(layout, PODMAN, "usr/bin/conmon", false)?;
     docker::wrap(layout, FORKY, "usr/sbin/dockerd", true)?;
 
     let (first, second): (Vec<&Service>, Vec<&Service>) = services
@@ -332,6 +335,7 @@ fn variables(layout: &Layout) -> Vec<(String, String)> {
         add("BK_LIVE_DOCKER_CLI_CONFIG", layout.cli_config());
         add("BK_LIVE_REGISTRY_PROGRAM", registry::program(layout));
         add("BK_LIVE_DOCKERD", layout.base().join("bin/dockerd"));
+        add("BK_LIVE_PODMAN", layout.base().join("bin/podman"));
         add("BK_LIVE_SSHD", layout.base().join("bin/sshd"));
         add("BK_LIVE_UMOCI", layout.packages(UMOCI).join("usr/bin/umoci"));
     }

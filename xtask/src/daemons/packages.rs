@@ -15,7 +15,7 @@ use std::process::Command;
 ///
 /// Libraries of the first suite are only what is not on every Debian 12: binaries of the newer suites need no newer C
 /// library than 2.34, so they run with that of Debian 12. `runc` is the exception, so all engines use that of Debian 12.
-const RECIPES: [Recipe; 6] = [
+const RECIPES: [Recipe; 7] = [
     Recipe {
         name: BUSYBOX,
         suite: BOOKWORM,
@@ -57,6 +57,18 @@ const RECIPES: [Recipe; 6] = [
         packages: &["openssh-server"],
     },
     Recipe {
+        name: PODMAN,
+        suite: BOOKWORM,
+        packages: &[
+            "podman",
+            "conmon",
+            "libgpgme11",
+            "libassuan0",
+            "libsubid4",
+            "libglib2.0-0",
+        ],
+    },
+    Recipe {
         name: TRIXIE,
         suite: TRIXIE,
         packages: &["docker.io", "containerd"],
@@ -76,6 +88,8 @@ pub(crate) const UMOCI: &str = "umoci";
 pub(crate) const BOOKWORM: &str = "bookworm";
 /// The set with the server of SSH, which tests start by themselves.
 pub(crate) const SSHD: &str = "sshd";
+/// The set with Podman, which tests run with everything of it in a directory of their own.
+pub(crate) const PODMAN: &str = "podman";
 /// Debian 13, and its set.
 pub(crate) const TRIXIE: &str = "trixie";
 /// Debian 14, and its set.
