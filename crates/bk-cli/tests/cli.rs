@@ -60,6 +60,9 @@ mod own;
 #[path = "cli/pass.rs"]
 mod pass;
 #[cfg(unix)]
+#[path = "cli/podman.rs"]
+mod podman;
+#[cfg(unix)]
 #[path = "cli/private.rs"]
 mod private;
 #[path = "cli/readme.rs"]

@@ -210,7 +210,7 @@ fn an_interrupt_stops_the_step_on_the_daemon() {
 }
 
 /// Whether a process of this machine has `argument` as its last one.
-fn step_is_running(argument: &str) -> bool {
+pub(super) fn step_is_running(argument: &str) -> bool {
     let processes = fs::read_dir("/proc").expect("a proc file system");
     // Processes that end meanwhile cannot be read: they do not run.
     processes

@@ -24,7 +24,7 @@ use super::{
 };
 
 /// What a run said, compared with the file of that name. `names` are what differs from run to run, and what stands for it.
-fn shows(name: &str, ran: &Ran, names: &[(&str, &str)]) {
+pub(super) fn shows(name: &str, ran: &Ran, names: &[(&str, &str)]) {
     let mut said = format!("{}{}exit code {}\n", ran.out, ran.err, ran.code.unwrap_or(-1));
     for (from, to) in names {
         said = said.replace(from, to);
