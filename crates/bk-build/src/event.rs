@@ -330,6 +330,13 @@ pub enum WarningKind {
         /// Bytes that were sent in all.
         of: u64,
     },
+    /// A pattern of an ignore file cannot be what was meant. It only informs: the daemon reads the file as it is.
+    IgnoreFile {
+        /// The ignore file, with bytes that are not UTF-8 replaced.
+        file: String,
+        /// The line, from 1.
+        line: u64,
+    },
     /// Something else that our own side noticed.
     Client,
 }

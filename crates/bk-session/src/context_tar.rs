@@ -10,7 +10,7 @@ use std::{
     sync::{Arc, atomic::AtomicBool},
 };
 
-use bk_build::{BuildError, BuildRequest, Dockerfile, InputError, LocalFailure};
+use bk_build::{BuildError, BuildRequest, Dockerfile, InputError, LocalFailure, Warning};
 use bk_fsync::{
     FilePolicies, FilterOptions, MemoryTree, OverlayTree, SendObserver, Tree,
     entry::Kind,
@@ -22,6 +22,7 @@ use bk_fsync::{
 };
 
 use crate::{
+    context::mistakes::warnings,
     service::stream::chain,
     sources::{CONTEXT, DOCKERFILE, Source, Sources},
     unsent::{unreadable, unsent},
@@ -47,6 +48,7 @@ pub struct ContextTar {
     /// Where that file comes from when it is not in the context: a tree and the name there.
     placed: Option<(Arc<dyn Tree>, String)>,
     policies: FilePolicies,
+    warnings: Vec<Warning>,
 }
 
 impl ContextTar {
@@ -72,10 +74,12 @@ impl ContextTar {
             None => default_name(beside)?,
         };
 
-        let (ignore_name, excludes) = match ignore_file(beside, &format!("{given}{IGNORE_SUFFIX}"))? {
-            Some(found) => found,
-            None => ignore_file(&context, IGNORE_FILE)?.unwrap_or_default(),
+        let ignored = holding(&context, beside, given)?;
+        let warnings = match &ignored {
+            Some((from, (name, patterns))) => warnings(&context, &at(from, name), patterns),
+            None => Vec::new(),
         };
+        let (ignore_name, excludes) = ignored.map(|(_, found)| found).unwrap_or_default();
         let inside = match wanted {
             Dockerfile::Inline(_) => None,
             _ => path_inside(&context, beside, name),
@@ -110,7 +114,13 @@ impl ContextTar {
             dockerfile,
             placed,
             policies: sources.policies().clone(),
+            warnings,
         })
+    }
+
+    /// What the user should know of the ignore file: patterns that cannot be what was meant.
+    pub fn warnings(&self) -> &[Warning] {
+        &self.warnings
     }
 
     /// The Dockerfile's path in the archive.
@@ -226,6 +236,19 @@ pub(crate) fn default_name(beside: &Source) -> Result<&'static str, BuildError> 
 
 /// An ignore file: its name, and its patterns with their lines.
 pub(crate) type Ignored = (String, Vec<(Vec<u8>, usize)>);
+
+/// The ignore file that holds for a context, and where it lies: the Dockerfile's own, `given` being the Dockerfile's name
+/// in `beside`, else that of the context.
+pub(crate) fn holding<'a>(
+    context: &'a Source,
+    beside: &'a Source,
+    given: &str,
+) -> Result<Option<(&'a Source, Ignored)>, BuildError> {
+    Ok(match ignore_file(beside, &format!("{given}{IGNORE_SUFFIX}"))? {
+        Some(found) => Some((beside, found)),
+        None => ignore_file(context, IGNORE_FILE)?.map(|found| (context, found)),
+    })
+}
 
 /// Reads an ignore file, if it is there.
 pub(crate) fn ignore_file(source: &Source, name: &str) -> Result<Option<Ignored>, BuildError> {

@@ -244,3 +244,6 @@ pub const MANIFEST_RECORD: u64 = 16 * 1024;
 
 /// Differences from a manifest that are held; of the others only the number is known.
 pub const MANIFEST_CHANGES: usize = 10_000;
+
+/// How many mistakes in an ignore file a build tells; more would hide what the build itself says.
+pub const IGNORE_WARNINGS: usize = 5;

@@ -15,6 +15,7 @@ use bk_fsync::tree::{DirTree, FilesTree, MemoryTree, Tree};
 use bk_proto::Id;
 
 use crate::archive::ArchiveStream;
+use crate::context_tar::IGNORE_FILE;
 use crate::service::upload::Offered;
 use crate::shared_key::{host_name, shared_key};
 
@@ -22,9 +23,6 @@ use crate::shared_key::{host_name, shared_key};
 pub const CONTEXT: &str = "context";
 /// The source that the Dockerfile comes from.
 pub const DOCKERFILE: &str = "dockerfile";
-
-/// The ignore file of a context.
-const IGNORE_FILE: &str = ".dockerignore";
 
 /// The frontend's default name, and the one it tries next.
 const DEFAULT_NAMES: [&str; 2] = ["Dockerfile", "dockerfile"];

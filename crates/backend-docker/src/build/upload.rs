@@ -57,6 +57,10 @@ impl Upload {
         let task = tokio::task::spawn_blocking({
             let (stop, watch) = (stop.clone(), watch.clone());
             move || {
+                for warning in plan.warnings() {
+                    // Nobody who listens is nobody to tell.
+                    drop(watch.events.blocking_send(BuildEvent::Warning(warning.clone())));
+                }
                 let result = pack(&plan, &watch, &stop, &pieces);
                 if let Err(e) = &result {
                     // Without it the body would merely end, and look complete. Nobody left to tell is fine.

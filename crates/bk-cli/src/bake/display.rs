@@ -3,9 +3,9 @@
 //! The rule: names of steps begin with the target's name, as `docker buildx bake` writes them, and in a display of lines a step
 //! that two targets share is shown for each.
 
-use std::{future::poll_fn, io, pin::pin, sync::Arc, task::Poll, time::Instant};
+use std::{collections::BTreeSet, future::poll_fn, io, pin::pin, sync::Arc, task::Poll, time::Instant};
 
-use bk_client::{BuildEvent, EventReceiver, EventSink, Vertex, VertexId};
+use bk_client::{BuildEvent, EventReceiver, EventSink, Vertex, VertexId, WarningKind};
 use bk_progress::{Mode, Renderer};
 use tokio::{runtime::Handle, sync::mpsc};
 
@@ -26,6 +26,7 @@ pub(crate) struct Display {
     labels: bool,
     keys: bool,
     told_builder: bool,
+    told_ignored: BTreeSet<String>,
 }
 
 /// A stage and its display for at most `targets` builds.
@@ -40,6 +41,7 @@ pub(crate) fn display(targets: usize, mode: Mode) -> (Stage, Display) {
         // Programs that read events know steps by the keys of the daemon.
         keys: targets > 1 && !matches!(mode, Mode::Json | Mode::RawJson),
         told_builder: false,
+        told_ignored: BTreeSet::new(),
     };
     (Stage { begun: sender }, display)
 }
@@ -113,6 +115,12 @@ impl Display {
 
     /// The event as the display shows it; nothing for one that would be said once for each target.
     fn labelled(&mut self, target: &str, mut event: BuildEvent) -> Option<BuildEvent> {
+        if let BuildEvent::Warning(w) = &event
+            && matches!(w.kind, WarningKind::IgnoreFile { .. })
+        {
+            // Targets share contexts, and the file is the same for all of them.
+            return self.told_ignored.insert(w.short.clone()).then_some(event);
+        }
         let (labels, keys) = (self.labels, self.keys);
         let key = |id: &mut VertexId| {
             if keys {
@@ -168,6 +176,8 @@ mod tests {
         sync::{Mutex, PoisonError},
     };
 
+    use bk_client::Warning;
+
     use super::*;
 
     #[derive(Clone, Default)]
@@ -205,6 +215,21 @@ mod tests {
         drawing.await.expect("no panic").expect("drawn");
         let bytes = screen.0.lock().expect("no panic").clone();
         String::from_utf8(bytes).expect("UTF-8")
+    }
+
+    #[test]
+    fn what_is_wrong_with_an_ignore_file_is_said_once() {
+        let (_stage, mut display) = display(2, Mode::Plain);
+        let warning = |line| {
+            let file = ".dockerignore".to_owned();
+            BuildEvent::Warning(Warning::new(
+                WarningKind::IgnoreFile { file, line },
+                line.to_string(),
+            ))
+        };
+        assert!(display.labelled("web", warning(1)).is_some());
+        assert!(display.labelled("db", warning(1)).is_none());
+        assert!(display.labelled("db", warning(2)).is_some());
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

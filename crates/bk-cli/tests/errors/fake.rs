@@ -137,6 +137,13 @@ fn a_failed_build_is_summed_up_and_a_filled_directory_is_named() {
     assert_eq!(text.matches(warning).count(), 1, "{text}");
     let sum = "3 steps in <time>: 0 cached, 2 run, 1 failed; sent 3.00MB of 3.00MB\nDockerfile:4\n";
     assert!(text.contains(sum), "{text}");
+    scene.file(".dockerignore", "# fetched\nnode_modules\n");
+    // The daemon has what was there before.
+    scene.file("web/node_modules/all.js", vec![b'y'; 3_000_000]);
+    let text = scene.run(&["build", "--progress", "plain", "."]);
+    let warning = "#0 WARN: `web/node_modules` is 100 % of what was sent (3.0 MB); <context>/.dockerignore:2 (`node_modules`) \
+                   holds in the root only, `**/node_modules` everywhere\n";
+    assert_eq!(text.matches(warning).count(), 1, "{text}");
     let quiet = scene.run(&["build", "-q", "."]);
     assert!(
         !quiet.contains("node_modules") && !quiet.contains(" steps in "),

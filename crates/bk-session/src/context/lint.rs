@@ -20,12 +20,14 @@ use bk_fsync::{
 };
 
 use super::{
+    mistakes::mistakes,
     secrets::{Suspect, suspect},
     view::{ContextView, Ignore, Warn},
 };
 use crate::{
     context_tar::local,
     limits::{HUGE_BYTES, HUGE_SHARE_BYTES, MAX_DOCKERFILE, MAX_FINDINGS, SECRET_PROBE},
+    sources::Source,
 };
 
 /// Directories that tools fill, and that are hardly ever meant to be sent.
@@ -114,7 +116,7 @@ impl ContextView {
             }
         }
         let mut findings = match &self.ignore {
-            Some(ignore) => patterns.findings(ignore)?,
+            Some(ignore) => patterns.findings(&self.source, ignore)?,
             None => Vec::new(),
         };
         findings.extend(sent.findings());
@@ -199,9 +201,15 @@ impl<'a> Patterns<'a> {
         }
     }
 
-    fn findings(self, ignore: &Ignore) -> Result<Vec<LintFinding>, BuildError> {
+    fn findings(self, context: &Source, ignore: &Ignore) -> Result<Vec<LintFinding>, BuildError> {
         let lines = raw_lines(ignore)?;
         let mut findings = Vec::new();
+        let texts: Vec<Vec<u8>> = ignore
+            .patterns
+            .iter()
+            .map(|(pattern, _)| pattern.clone())
+            .collect();
+        let mistakes = mistakes(context, &texts);
         for one in self.all {
             let Some((given, line)) = ignore.patterns.get(one.index) else {
                 continue;
@@ -215,7 +223,10 @@ impl<'a> Patterns<'a> {
                     message,
                 });
             };
-            if !one.hit {
+            let mistake = mistakes.iter().find(|mistake| mistake.index == one.index);
+            if let Some(mistake) = mistake {
+                say(mistake.kind, mistake.message.clone());
+            } else if !one.hit {
                 say(LintKind::DeadPattern, format!("`{given}` matches nothing"));
             } else if one.takes_back && !one.decided {
                 let why = "what it matches is not ignored above it, or is ignored again below it";

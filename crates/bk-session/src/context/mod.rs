@@ -6,6 +6,7 @@ mod absence;
 mod digest;
 mod explain;
 pub(crate) mod lint;
+pub(crate) mod mistakes;
 mod needs;
 mod secrets;
 mod sizes;

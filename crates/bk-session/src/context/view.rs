@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     context_tar::{
-        DEFAULT_NAMES, IGNORE_FILE, IGNORE_SUFFIX, at, bad_pattern, default_name, ignore_file, local, rel,
+        DEFAULT_NAMES, IGNORE_FILE, at, bad_pattern, default_name, holding, ignore_file, local, rel,
     },
     limits::MAX_DOCKERFILE,
     service::stream::chain,
@@ -110,10 +110,7 @@ impl ContextView {
         let ignored = match look {
             None => {
                 let given = sources.dockerfile_name().unwrap_or(DEFAULT_NAMES[0]);
-                match ignore_file(beside, &format!("{given}{IGNORE_SUFFIX}"))? {
-                    Some(found) => Some((beside, found)),
-                    None => ignore_file(&source, IGNORE_FILE)?.map(|found| (&source, found)),
-                }
+                holding(&source, beside, given)?
             }
             Some(_) => ignore_file(&source, IGNORE_FILE)?.map(|found| (&source, found)),
         };

@@ -36,10 +36,14 @@ use tracing::{Instrument as _, Span, field::Empty, info_span};
 
 use super::{dispatch::Services, packet_body::PacketBody, stream::chain};
 use crate::{
-    context::lint::{FILLED, is_much},
+    context::{
+        lint::{FILLED, is_much},
+        mistakes::warnings,
+    },
+    context_tar::{DEFAULT_NAMES, at, holding},
     limits::{MAX_MESSAGE, MAX_WARNINGS, OUTBOUND_PACKETS, PROGRESS_INTERVAL},
     session::SessionState,
-    sources::{DOCKERFILE, Source, Sources},
+    sources::{CONTEXT, DOCKERFILE, Source, Sources},
     unsent::{unreadable, unsent},
 };
 
@@ -123,14 +127,20 @@ impl FileSyncService {
             root: source.root.clone(),
             state: self.state.clone(),
         });
-        let transfer = Running {
+        let mut transfer = Running {
             asked: AskedFor::new(&filter.include, &filter.exclude, &filter.follow),
             transfer: Transfer::new(name, self.transfers.fetch_add(1, Ordering::Relaxed)),
             root: source.root.clone(),
             events: self.events.clone(),
             state: self.state.clone(),
             watch: watch.clone(),
+            ignored: Vec::new(),
+            sources: None,
         };
+        if transfer.transfer.source == CONTEXT && !filter.exclude.is_empty() {
+            transfer.ignored.clone_from(&filter.exclude);
+            transfer.sources = Some(self.sources.clone());
+        }
         let (outbound, packets) = mpsc::channel(OUTBOUND_PACKETS);
         let options = SendOptions::new()
             .filter(filter)
@@ -169,6 +179,10 @@ struct Running {
     events: EventSink,
     state: Arc<SessionState>,
     watch: Arc<Watch>,
+    /// The patterns of an ignore file that the daemon leaves files out by, if it does.
+    ignored: Vec<Vec<u8>>,
+    /// Where that file is, then.
+    sources: Option<Sources>,
 }
 
 impl Running {
@@ -196,7 +210,8 @@ impl Running {
         self.tell_span(result.is_err());
         let details = result.as_ref().ok().map(|report| self.details(report));
         if let Ok(report) = &result {
-            self.watch.filled(&self.transfer.source, report);
+            let ignored = self.ignored().await;
+            self.watch.filled(&self.transfer.source, report, ignored.as_ref());
         }
         self.state.add(&self.transfer.report, details);
         // Kept before anything is waited for: the daemon may already be failing the build.
@@ -212,6 +227,26 @@ impl Running {
             .emit(BuildEvent::Transfer(self.transfer.clone()))
             .await;
         result
+    }
+
+    /// The ignore file by which the daemon leaves files out, after telling what in it cannot be meant. It only informs: the
+    /// daemon has read the file itself, and `None` is any other than that.
+    async fn ignored(&mut self) -> Option<(PathBuf, Lines)> {
+        let (sources, asked) = (self.sources.take()?, std::mem::take(&mut self.ignored));
+        let looking = tokio::task::spawn_blocking(move || {
+            let (context, beside) = (sources.get(CONTEXT)?, sources.get(DOCKERFILE)?);
+            let given = sources.dockerfile_name().unwrap_or(DEFAULT_NAMES[0]);
+            let (from, (name, lines)) = holding(context, beside, given).ok()??;
+            let same = lines.iter().map(|(pattern, _)| pattern).eq(&asked);
+            let file = at(from, &name);
+            same.then(|| (warnings(context, &file, &lines), (file, lines)))
+        });
+        let (warnings, ignored) = looking.await.ok()??;
+        for warning in warnings {
+            self.watch
+                .warn_once(format!("ignored {:?}", warning.kind), warning);
+        }
+        Some(ignored)
     }
 
     /// Counts, and no names: those are the user's own.
@@ -267,6 +302,9 @@ impl Running {
 /// What an input error is about when the daemon asked with a pattern that cannot be read.
 pub(crate) const BAD_LIST: &str = "the ignore file or a path of the Dockerfile";
 
+/// Patterns with their lines.
+type Lines = Vec<(Vec<u8>, usize)>;
+
 /// Where a file of a source lies on this machine, as far as that is known.
 fn locate(root: Option<&Path>, path: &OsStr) -> PathBuf {
     root.unwrap_or_else(|| Path::new("")).join(path)
@@ -294,7 +332,7 @@ impl Watch {
 impl Watch {
     /// Warns of a directory that tools fill and that is much of what was sent. What was sent is known anyway: nothing is
     /// looked at for this.
-    fn filled(&self, source: &str, report: &SendReport) {
+    fn filled(&self, source: &str, report: &SendReport, ignored: Option<&(PathBuf, Lines)>) {
         let is_filled = |share: &&Share| {
             let name = share.path.rsplit(|b| *b == b'/').next().unwrap_or_default();
             FILLED.iter().any(|filled| filled.as_bytes() == name)
@@ -307,17 +345,33 @@ impl Watch {
         }
         let path = String::from_utf8_lossy(&share.path).into_owned();
         let percent = share.bytes.saturating_mul(100) / report.bytes_sent.max(1);
+        let name = path.rsplit('/').next().unwrap_or_default();
+        let rooted = ignored.and_then(|(file, lines)| {
+            let (_, line) = lines.iter().find(|(pattern, _)| pattern == name.as_bytes())?;
+            Some(format!(
+                "{}:{line} (`{name}`) holds in the root only, `**/{name}` everywhere",
+                file.display()
+            ))
+        });
         let short = format!(
-            "`{path}` is {percent} % of what was sent ({:.1} MB); if no instruction needs it, add it to the ignore file",
-            share.bytes as f64 / 1e6
+            "`{path}` is {percent} % of what was sent ({:.1} MB); {}",
+            share.bytes as f64 / 1e6,
+            rooted
+                .as_deref()
+                .unwrap_or("if no instruction needs it, add it to the ignore file")
         );
         let kind = WarningKind::FilledDirectory {
             path: path.clone(),
             bytes: share.bytes,
             of: report.bytes_sent,
         };
-        if lock(&self.warned).insert(format!("filled {path}")) {
-            lock(&self.warnings).push(Warning::new(kind, short));
+        self.warn_once(format!("filled {path}"), Warning::new(kind, short));
+    }
+
+    /// Keeps a warning to be told, unless there was one under that name.
+    fn warn_once(&self, name: String, warning: Warning) {
+        if lock(&self.warned).insert(name) {
+            lock(&self.warnings).push(warning);
         }
     }
 }
