@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bk_build::{
-    Administration, BuildError, BuildOutcome, BuildRequest, BuilderInfo, Call, CallAnswer, CallHeaders,
-    CredentialProvider, EventSink, ImageBuilder, ImageLoader,
+    AdminOptions, Administration, BuildError, BuildOutcome, BuildRequest, BuilderInfo, Call, CallAnswer,
+    CallHeaders, CredentialProvider, EventSink, ImageBuilder, ImageLoader,
 };
 use bk_solve::{BoxedIo, ControlAdmin, DaemonFacts, Dialer, ImageExporter, SolveOptions};
 
@@ -102,8 +102,8 @@ impl ImageBuilder for BuildkitdBackend {
         bk_solve::call(&self.dialer, &self.options, request, call, events).await
     }
 
-    fn administration(&self) -> Option<Arc<dyn Administration>> {
-        Some(Arc::new(ControlAdmin::new(self.dialer.clone())))
+    fn administration(&self, options: AdminOptions) -> Option<Arc<dyn Administration>> {
+        Some(Arc::new(ControlAdmin::new(self.dialer.clone()).options(options)))
     }
 
     fn info(&self) -> BuilderInfo {

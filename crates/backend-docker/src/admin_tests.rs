@@ -32,7 +32,7 @@ async fn admin(engine: &Engine) -> Arc<dyn Administration> {
     let backend = DockerBackend::connect(&engine.address(), DockerRoute::Tar, Arc::new(NoCredentials)).await;
     backend
         .expect("connects")
-        .administration()
+        .administration(bk_build::AdminOptions::new())
         .expect("an administration")
 }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bk_build::{
-    Administration, BuildError, BuildEvent, BuildOutcome, BuildRequest, BuilderInfo, Call, CallAnswer,
-    CredentialProvider, EventSink, ImageBuilder, InputError, Inspected, Warning, WarningKind,
+    AdminOptions, Administration, BuildError, BuildEvent, BuildOutcome, BuildRequest, BuilderInfo, Call,
+    CallAnswer, CredentialProvider, EventSink, ImageBuilder, InputError, Inspected, Warning, WarningKind,
 };
 use bk_proto::Id;
 use bk_solve::{ControlAdmin, Dialer, ImageExporter, SolveOptions, with_retries, with_start_and_end};
@@ -210,17 +210,17 @@ impl ImageBuilder for DockerBackend {
         }
     }
 
-    fn administration(&self) -> Option<Arc<dyn Administration>> {
+    fn administration(&self, options: AdminOptions) -> Option<Arc<dyn Administration>> {
         let (endpoint, info) = (self.endpoint.clone(), self.info());
         Some(match self.route {
             DockerRoute::H2c => Arc::new(EngineAdmin::control(
                 self,
-                ControlAdmin::new(H2c { endpoint, info }),
+                ControlAdmin::new(H2c { endpoint, info }).options(options),
             )),
             DockerRoute::Build | DockerRoute::Tar => Arc::new(EngineAdmin::alone(self)),
             DockerRoute::Auto | DockerRoute::Grpc => Arc::new(EngineAdmin::control(
                 self,
-                ControlAdmin::new(Grpc { endpoint, info }),
+                ControlAdmin::new(Grpc { endpoint, info }).options(options),
             )),
         })
     }

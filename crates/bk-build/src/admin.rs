@@ -12,7 +12,7 @@ mod query;
 
 use async_trait::async_trait;
 
-use crate::{BuildError, Descriptor, EventSink, Sink};
+use crate::{BuildError, CallHeaders, Descriptor, EventSink, Sink, TraceContext};
 
 pub use cache::{CacheRecord, DiskUsage};
 pub use daemon::{Able, BuildkitInfo, Capability, DaemonInfo, GcRule, Pong, Worker};
@@ -22,6 +22,37 @@ pub use history::{
 };
 pub use prune::{PruneOptions, PrunePlan, Pruned};
 pub use query::{CacheCondition, CacheQuery, Comparison, parse_duration};
+
+/// What goes with every gRPC call of an [`Administration`]. The default is nothing.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct AdminOptions {
+    /// Headers, for instance for a proxy in front of the daemon. Default: none.
+    pub headers: CallHeaders,
+    /// The trace that the daemon's spans belong to. Default: none.
+    pub trace: Option<TraceContext>,
+}
+
+impl AdminOptions {
+    /// The default.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds headers, which win over earlier ones of their names. The default is none.
+    #[must_use]
+    pub fn headers(mut self, headers: &CallHeaders) -> Self {
+        self.headers = self.headers.and(headers);
+        self
+    }
+
+    /// Sets the trace that the daemon's spans belong to; the default is none.
+    #[must_use]
+    pub fn trace(mut self, context: Option<TraceContext>) -> Self {
+        self.trace = context;
+        self
+    }
+}
 
 /// What can be asked of a daemon beside builds. A builder gives it with
 /// [`ImageBuilder::administration`](crate::ImageBuilder::administration).

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::{
-    Administration, BuildError, BuildOutcome, BuildRequest, Call, CallAnswer, EventSink, InputError,
+    AdminOptions, Administration, BuildError, BuildOutcome, BuildRequest, Call, CallAnswer, EventSink,
+    InputError,
 };
 
 /// Something that builds images: a daemon reached by some route, a test double, a third party's service.
@@ -43,8 +44,10 @@ pub trait ImageBuilder: Send + Sync {
         Err(InputError::new("--call", why, "build for this builder").into())
     }
 
-    /// What can be asked of the daemon behind this builder beside builds; `None` (the default) when nothing can.
-    fn administration(&self) -> Option<Arc<dyn Administration>> {
+    /// What can be asked of the daemon behind this builder beside builds, with `options` for its calls; `None` (the default)
+    /// when nothing can.
+    fn administration(&self, options: AdminOptions) -> Option<Arc<dyn Administration>> {
+        let _ = options;
         None
     }
 

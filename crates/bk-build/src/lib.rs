@@ -41,8 +41,8 @@ mod trace;
 mod transfer;
 
 pub use admin::{
-    Able, Administration, BuildkitInfo, CacheCondition, CacheQuery, CacheRecord, Capability, Comparison,
-    DaemonInfo, DiskUsage, GcRule, HistoryError, HistoryExport, HistoryExporter, HistoryFilter,
+    Able, AdminOptions, Administration, BuildkitInfo, CacheCondition, CacheQuery, CacheRecord, Capability,
+    Comparison, DaemonInfo, DiskUsage, GcRule, HistoryError, HistoryExport, HistoryExporter, HistoryFilter,
     HistoryRecord, HistoryResult, HistoryState, Pong, PruneOptions, PrunePlan, Pruned, Worker, find_record,
     parse_duration,
 };

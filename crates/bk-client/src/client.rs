@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bk_build::{
-    Administration, BuildError, BuildOutcome, BuildRequest, BuilderInfo, Call, CallAnswer, CallHeaders,
-    EventSink, ImageBuilder, InputError, Refusal, TokenExchange, TraceContext,
+    AdminOptions, Administration, BuildError, BuildOutcome, BuildRequest, BuilderInfo, Call, CallAnswer,
+    CallHeaders, EventSink, ImageBuilder, InputError, Refusal, TokenExchange, TraceContext,
 };
 use bk_solve::{BoxedIo, Dialer};
 
@@ -89,14 +89,14 @@ impl Client {
     /// # Errors
     /// [`BuildError::Refused`] when nothing but builds can be asked of this builder.
     pub fn admin(&self) -> Result<Arc<dyn Administration>, BuildError> {
-        self.builder.administration().ok_or_else(|| {
+        self.administration(AdminOptions::new()).ok_or_else(|| {
             let text = format!("{} takes builds only", self.builder.info());
             // gRPC's code for what is not implemented.
             Refusal::new(12, text).into()
         })
     }
 
-    /// Adds headers to every gRPC call of each build; those of a request win. The default is none. A build whose headers
+    /// Adds headers to every gRPC call of each build and of [`admin`](Self::admin); those of a request win. The default is none. A build whose headers
     /// are not allowed fails before anything is sent.
     #[must_use]
     pub fn headers(mut self, headers: &CallHeaders) -> Self {
@@ -104,7 +104,7 @@ impl Client {
         self
     }
 
-    /// Sets the trace of builds whose request names none; the default is that of the environment
+    /// Sets the trace of [`admin`](Self::admin)'s calls, and of builds whose request names none; the default is that of the environment
     /// ([`Environment`](crate::Environment)) for a client that was connected, else none.
     #[must_use]
     pub fn trace(mut self, context: Option<TraceContext>) -> Self {
@@ -142,8 +142,10 @@ impl ImageBuilder for Client {
         self.builder.call(self.complete(request), call, events).await
     }
 
-    fn administration(&self) -> Option<Arc<dyn Administration>> {
-        self.builder.administration()
+    fn administration(&self, mut options: AdminOptions) -> Option<Arc<dyn Administration>> {
+        options.headers = self.headers.clone().and(&options.headers);
+        options.trace = options.trace.or_else(|| self.trace.clone());
+        self.builder.administration(options)
     }
 
     fn info(&self) -> BuilderInfo {

@@ -13,8 +13,8 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bk_build::{
-    Administration, BuildError, CacheQuery, CacheRecord, DaemonInfo, DaemonTooOld, Descriptor, DiskUsage,
-    EventSink, HistoryExport, HistoryRecord, Pong, PruneOptions, Pruned, Refusal, Sink, Worker,
+    AdminOptions, Administration, BuildError, CacheQuery, CacheRecord, DaemonInfo, DaemonTooOld, Descriptor,
+    DiskUsage, EventSink, HistoryExport, HistoryRecord, Pong, PruneOptions, Pruned, Refusal, Sink, Worker,
 };
 use tokio::time::timeout;
 use tonic::{Code, Status};
@@ -32,6 +32,7 @@ pub use able::capabilities;
 /// Looks after the daemon that a dialer reaches, over BuildKit's own control service.
 pub struct ControlAdmin {
     dialer: Arc<dyn Dialer>,
+    options: AdminOptions,
 }
 
 impl ControlAdmin {
@@ -39,11 +40,20 @@ impl ControlAdmin {
     pub fn new(dialer: impl Dialer + 'static) -> Self {
         Self {
             dialer: Arc::new(dialer),
+            options: AdminOptions::new(),
         }
     }
 
+    /// Sets what goes with every call; the default is nothing.
+    #[must_use]
+    pub fn options(mut self, options: AdminOptions) -> Self {
+        self.options = options;
+        self
+    }
+
     async fn open(&self) -> Result<Channel, BuildError> {
-        open(&*self.dialer).await
+        let channel = open(&*self.dialer).await?;
+        Ok(channel.with_headers(&self.options.headers, self.options.trace.as_ref())?)
     }
 
     /// Waits for an answer of the daemon, `limit` at most.
@@ -56,10 +66,14 @@ impl ControlAdmin {
         match timeout(limit, call).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(status)) => Err(Failed::Status(status)),
-            Err(_) => Err(Failed::Late(BuildError::Timeout {
-                what: format!("{what} from {}", self.dialer.info().address),
-                after: limit,
-            })),
+            Err(_) => Err(Failed::Late(self.late(what, limit))),
+        }
+    }
+
+    fn late(&self, what: &str, after: Duration) -> BuildError {
+        BuildError::Timeout {
+            what: format!("{what} from {}", self.dialer.info().address),
+            after,
         }
     }
 
@@ -159,5 +173,84 @@ impl Administration for ControlAdmin {
 
     async fn history_remove(&self, build_ref: &str) -> Result<(), BuildError> {
         history::update(self, build_ref, history::Change::Remove).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use bk_build::{BuilderInfo, Sink};
+    use tokio::io::{DuplexStream, duplex};
+
+    use super::*;
+    use crate::dial::BoxedIo;
+
+    /// A daemon that takes connections and never says a word.
+    #[derive(Default)]
+    struct Silent(Mutex<Vec<DuplexStream>>);
+
+    #[async_trait]
+    impl Dialer for Silent {
+        async fn control(&self) -> Result<BoxedIo, BuildError> {
+            let (ours, theirs) = duplex(1 << 20);
+            self.0.lock().expect("no panic").push(theirs);
+            Ok(Box::new(ours))
+        }
+
+        fn info(&self) -> BuilderInfo {
+            BuilderInfo::new("buildkitd", "unix:///silent")
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_daemon_is_waited_for_only_so_long() {
+        let admin = ControlAdmin::new(Silent::default());
+        let blob = Descriptor::new("m", format!("sha256:{}", "0".repeat(64)), 1);
+        let mut each = |_| {};
+        let (query, options) = (CacheQuery::new(), PruneOptions::new());
+        let builds = ["b".to_owned()];
+        let calls: [(&str, futures_util::future::BoxFuture<'_, Result<(), BuildError>>); 12] = [
+            ("du", Box::pin(async { admin.disk_usage(&query).await.map(drop) })),
+            (
+                "prune",
+                Box::pin(async { admin.prune(&options, &mut each).await.map(drop) }),
+            ),
+            ("workers", Box::pin(async { admin.workers(&[]).await.map(drop) })),
+            ("daemon", Box::pin(async { admin.daemon().await.map(drop) })),
+            ("ping", Box::pin(async { admin.ping().await.map(drop) })),
+            ("history", Box::pin(async { admin.history().await.map(drop) })),
+            (
+                "record",
+                Box::pin(async { admin.history_record("b").await.map(drop) }),
+            ),
+            ("logs", admin.history_logs("b", EventSink::discard())),
+            (
+                "blob",
+                Box::pin(async { admin.history_blob(&blob).await.map(drop) }),
+            ),
+            (
+                "export",
+                Box::pin(async { admin.history_export(&builds, Sink::Daemon).await.map(drop) }),
+            ),
+            ("finalize", admin.history_finalize("b")),
+            ("remove", admin.history_remove("b")),
+        ];
+        for (name, call) in calls {
+            let begun = tokio::time::Instant::now();
+            let error = call.await.expect_err(name);
+            let lost = match &error {
+                BuildError::Timeout { what, after } => {
+                    assert!(what.ends_with(" from unix:///silent"), "{name}: {what}");
+                    assert_eq!(begun.elapsed().as_secs(), after.as_secs(), "{name}");
+                    false
+                }
+                // Calls that may cost work are given up with the connection, which nobody answers on.
+                BuildError::SessionLost(_) => true,
+                other => panic!("{name}: {other}"),
+            };
+            assert_eq!(lost, matches!(name, "du" | "prune"), "{name}: {error}");
+            assert!(begun.elapsed() <= Duration::from_secs(180), "{name}");
+        }
     }
 }

@@ -7,17 +7,23 @@ use std::{
     io::Write as _,
     path::Path,
     process::{Command, Stdio},
+    time::{Duration, Instant},
 };
 
+use bk_proto::control::{BuildHistoryEvent, BuildHistoryEventType, BuildHistoryRecord};
 use bk_testkit::{
     conformance::fresh_token,
-    fake::Script,
+    fake::{History, Script},
     live::{Daemon, Engine, Route, Target},
 };
-use nix::pty::openpty;
+use nix::{
+    pty::openpty,
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::Value;
 
-use super::{Ran, bk, fake::fake, live, run, text};
+use super::{Ran, bk, fake::fake, live, own::Own, run, text};
 
 const PLACES: [(Daemon, Route); 7] = [
     (Daemon::Docker20_10, Route::Grpc),
@@ -491,4 +497,203 @@ fn the_history_is_told_and_changed() {
             target.supports(HISTORY);
         },
     );
+}
+
+#[test]
+fn a_trace_and_headers_go_with_every_call() {
+    const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let ended = |id: &str| {
+        let record = BuildHistoryRecord {
+            r#ref: id.to_owned(),
+            completed_at: Some(prost_types::Timestamp::default()),
+            ..BuildHistoryRecord::default()
+        };
+        event(BuildHistoryEventType::Complete, record)
+    };
+    let daemon = fake(Script::healthy().history(History::new().events(vec![ended("one")])));
+    for (words, method) in [
+        (&["du"][..], "Control/DiskUsage"),
+        (&["prune", "--force"], "Control/Prune"),
+        (&["info"], "Control/Info"),
+        (&["history", "ls"], "Control/ListenBuildHistory"),
+        (&["history", "pin", "one"], "Control/UpdateBuildHistory"),
+    ] {
+        let ran = run(bk(&["--backend", "buildkitd", "--addr", &daemon.address()])
+            .args(words)
+            .env("TRACEPARENT", TRACE));
+        assert_eq!(ran.code, Some(0), "{words:?}: {}", ran.err);
+        let calls = daemon.seen().calls;
+        let call = calls.iter().rfind(|c| c.path.ends_with(method)).expect(method);
+        assert_eq!(
+            call.headers.get("traceparent").map(String::as_str),
+            Some(TRACE),
+            "{method}"
+        );
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        let options = bk_client::ConnectOptions::new()
+            .addr(daemon.address())
+            .backend(bk_client::Backend::Buildkitd);
+        let client = bk_client::connect_with(options).await.expect("connects");
+        let headers = [("x-proxy", "a")].into_iter().collect();
+        let admin = client.headers(&headers).admin().expect("an administration");
+        admin.workers(&[]).await.expect("workers");
+        let call = daemon.seen().calls.pop().expect("a call");
+        assert!(call.path.ends_with("Control/ListWorkers"), "{}", call.path);
+        assert_eq!(call.headers.get("x-proxy").map(String::as_str), Some("a"));
+    });
+}
+
+fn event(kind: BuildHistoryEventType, record: BuildHistoryRecord) -> BuildHistoryEvent {
+    BuildHistoryEvent {
+        r#type: kind.into(),
+        record: Some(record),
+    }
+}
+
+#[test]
+fn a_long_history_with_rubbish_is_listed_in_order() {
+    const BUILDS: i32 = 10_000;
+    use BuildHistoryEventType::{Complete, Deleted};
+    let record = |id: &str, second: i32, generation| BuildHistoryRecord {
+        r#ref: id.to_owned(),
+        created_at: Some(prost_types::Timestamp {
+            seconds: second.into(),
+            nanos: 0,
+        }),
+        completed_at: Some(prost_types::Timestamp {
+            seconds: i64::MAX,
+            nanos: -1,
+        }),
+        generation,
+        num_total_steps: -1,
+        ..BuildHistoryRecord::default()
+    };
+    let mut events: Vec<_> = (0..BUILDS)
+        .map(|n| event(Complete, record(&format!("b{n:05}"), n, 1)))
+        .collect();
+    events.extend([
+        BuildHistoryEvent::default(),
+        event(Complete, BuildHistoryRecord::default()),
+        event(Deleted, record("never there", 1, 1)),
+        event(Deleted, record("b00000", 0, 2)),
+        event(Complete, record("b00001", BUILDS, 3)),
+        event(Complete, record("b00001", 1, 2)),
+        event(Complete, record("odd\u{1b}]0;x\u{7}\n\u{9b}1m", BUILDS + 1, 1)),
+    ]);
+    let daemon = fake(Script::healthy().history(History::new().events(events)));
+    let ls = |words: &[&str]| {
+        let mut command = bk(&[
+            "--backend",
+            "buildkitd",
+            "--addr",
+            &daemon.address(),
+            "history",
+            "ls",
+        ]);
+        let ran = run(command.args(words));
+        assert_eq!((ran.code, &*ran.err), (Some(0), ""));
+        assert!(!ran.out.contains(['\u{1b}', '\u{9b}', '\u{7}']));
+        ran.out
+    };
+    let all = lines(&ls(&["--json"]));
+    let ids: Vec<_> = all
+        .iter()
+        .map(|r| r["build_ref"].as_str().expect("an id"))
+        .collect();
+    let count = usize::try_from(BUILDS).expect("small");
+    assert_eq!(ids.len(), count);
+    assert_eq!(ids[..3], ["odd\u{1b}]0;x\u{7}\n\u{9b}1m", "b00001", "b09999"]);
+    assert_eq!(ids[count - 1], "b00002");
+    assert_eq!(
+        (&all[1]["generation"], &all[1]["total_steps"]),
+        (&3.into(), &0.into())
+    );
+    assert_eq!(ls(&[]).lines().count(), 1 + count);
+}
+
+#[test]
+fn a_list_that_never_ends_is_left_at_once() {
+    let daemon = fake(Script::healthy().history(History::new().events(Vec::new()).endless()));
+    let mut command = bk(&[
+        "--backend",
+        "buildkitd",
+        "--addr",
+        &daemon.address(),
+        "history",
+        "ls",
+    ]);
+    let child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("bk starts");
+    let asked = || {
+        daemon
+            .seen()
+            .calls
+            .iter()
+            .any(|c| c.path.ends_with("/ListenBuildHistory"))
+    };
+    while !asked() {
+        std::thread::sleep(Duration::from_millis(5)); // sleep: the daemon has no event for a call
+    }
+    let begun = Instant::now();
+    let pid = i32::try_from(child.id()).expect("a process id");
+    kill(Pid::from_raw(pid), Signal::SIGINT).expect("it runs");
+    let ran = super::ran(child.wait_with_output().expect("an end"));
+    assert_eq!((ran.code, &*ran.out), (Some(130), ""), "{}", ran.err);
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+}
+
+/// On engines of the test's own: others use the cache of the shared ones.
+#[test]
+fn a_plan_is_what_a_removal_then_removes() {
+    const TEST: &str = "admin::a_plan_is_what_a_removal_then_removes";
+    for containerd in [false, true] {
+        let Some(own) = Own::start(TEST, containerd) else {
+            return;
+        };
+        let said = |words: &[&str]| {
+            let ran = run(&mut own.bk(words));
+            assert_eq!(ran.code, Some(0), "{words:?}: {}", ran.err);
+            let mut all = lines(&ran.out);
+            let last = all.pop().expect("a sum");
+            let mut records: Vec<_> = all
+                .iter()
+                .map(|r| (r["id"].to_string(), r["size"].as_u64()))
+                .collect();
+            records.sort();
+            (records, last)
+        };
+        // Two images that share a layer; the first is untagged by the second.
+        for number in 0..2 {
+            let dir = context(&format!("bk-own-{}", fresh_token()));
+            fs::write(dir.path().join("base"), "base\n".repeat(10_000)).expect("writable");
+            let dockerfile = format!("FROM scratch\nCOPY base /\nCOPY file /file{number}\n");
+            fs::write(dir.path().join("Dockerfile"), dockerfile).expect("writable");
+            let ran = run(own.bk(&["build", "-q", "-t", "own:1"]).arg(dir.path()));
+            assert_eq!(ran.code, Some(0), "{}", ran.err);
+        }
+        let mut removed = 0;
+        for flags in [&["--filter", "type=source.local"][..], &[], &["--all"]] {
+            let (planned, plan) = said(&[&["prune", "--dry-run", "--json"], flags].concat());
+            let (gone, sum) = said(&[&["prune", "--force", "--json"], flags].concat());
+            assert_eq!(planned, gone, "{containerd}: {flags:?}");
+            assert_eq!(
+                (&plan["exact"], &plan["records"], &plan["bytes"]),
+                (&true.into(), &sum["records"], &sum["bytes"]),
+                "{containerd}: {flags:?}"
+            );
+            removed += gone.len();
+        }
+        assert!(removed > 2, "{containerd}: {removed}");
+        // What is left cannot go, and a second removal agrees.
+        assert_eq!(said(&["prune", "--all", "--dry-run", "--json"]).1["bytes"], 0);
+        assert_eq!(said(&["prune", "--all", "--force", "--json"]).1["bytes"], 0);
+    }
 }

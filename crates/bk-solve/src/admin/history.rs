@@ -16,6 +16,7 @@ use bk_proto::{
     rpc_status::Status as RpcStatus,
 };
 use prost::Message as _;
+use tokio::time::timeout;
 use tonic::Code;
 
 use super::{ControlAdmin, Failed};
@@ -71,6 +72,16 @@ pub(super) async fn read(
     channel: &Channel,
     build_ref: &str,
 ) -> Result<Vec<BuildHistoryRecord>, BuildError> {
+    // A daemon may tell of the same build for ever.
+    let listing = timeout(ADMIN_WORK, listed(admin, channel, build_ref)).await;
+    listing.unwrap_or_else(|_| Err(admin.late(WHAT, ADMIN_WORK)))
+}
+
+async fn listed(
+    admin: &ControlAdmin,
+    channel: &Channel,
+    build_ref: &str,
+) -> Result<Vec<BuildHistoryRecord>, BuildError> {
     let request = BuildHistoryRequest {
         r#ref: build_ref.to_owned(),
         early_exit: true,
@@ -94,7 +105,10 @@ pub(super) async fn read(
         .await
         .map_err(failed)?
     {
-        let Some(record) = event.record else { continue };
+        // Without an id nothing can be asked about it.
+        let Some(record) = event.record.filter(|r| !r.r#ref.is_empty()) else {
+            continue;
+        };
         if event.r#type == i32::from(BuildHistoryEventType::Deleted) {
             if let Some(gone) = records.remove(&record.r#ref) {
                 held -= gone.encoded_len();
