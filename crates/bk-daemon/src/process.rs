@@ -148,7 +148,8 @@ fn marked(layout: &Layout) -> Vec<Identity> {
 
 /// Whether a line of `mountinfo` is the root of its table and is made of something below `dir`.
 fn is_root_in(line: &[u8], dir: &[u8]) -> bool {
-    line.split(|b| *b == b' ').nth(4) == Some(b"/") && line.windows(dir.len()).any(|part| part == dir)
+    let is_root = line.split(|b| *b == b' ').nth(4) == Some(b"/");
+    is_root && unescape(line).windows(dir.len()).any(|part| part == dir)
 }
 
 /// Signals each process and waits until all are gone, or for `patience`.
@@ -186,7 +187,7 @@ fn mounts_below(layout: &Layout) -> Vec<PathBuf> {
         .split(|b| *b == b'\n')
         .filter_map(|line| line.split(|b| *b == b' ').nth(4));
     let mut points: Vec<PathBuf> = points
-        .map(unescape)
+        .map(|field| PathBuf::from(OsString::from_vec(unescape(field))))
         .filter(|point| point.starts_with(layout.state()) || point.starts_with(layout.run()))
         .filter(|point| point != layout.state())
         .collect();
@@ -196,7 +197,7 @@ fn mounts_below(layout: &Layout) -> Vec<PathBuf> {
 }
 
 /// `mountinfo` writes blanks and backslashes in octal.
-fn unescape(field: &[u8]) -> PathBuf {
+fn unescape(field: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(field.len());
     let mut rest = field;
     while let Some((first, behind)) = rest.split_first() {
@@ -217,7 +218,7 @@ fn unescape(field: &[u8]) -> PathBuf {
             }
         }
     }
-    PathBuf::from(OsString::from_vec(plain))
+    plain
 }
 
 fn remove(layout: &Layout, file: &Path) -> Result<(), DaemonError> {
@@ -282,11 +283,14 @@ mod tests {
 
     #[test]
     fn points_and_roots_of_mounts() {
-        assert_eq!(unescape(b"/a\\040b\\134c"), PathBuf::from("/a b\\c"));
-        assert_eq!(unescape(b"/a\\04"), PathBuf::from("/a\\04"));
+        assert_eq!(unescape(b"/a\\040b\\134c"), b"/a b\\c");
+        assert_eq!(unescape(b"/a\\04"), b"/a\\04");
         let inside = b"36 35 0:50 / / rw - overlay overlay rw,lowerdir=/s/docker/l,upperdir=/s/docker/u";
         assert!(is_root_in(inside, b"/s/"));
         assert!(!is_root_in(inside, b"/t/"));
+        let escaped =
+            b"36 35 0:50 / / rw - overlay overlay rw,lowerdir=/m\\040e/docker/l,upperdir=/m\\040e/docker/u";
+        assert!(is_root_in(escaped, b"/m e/"));
         assert!(!is_root_in(
             b"36 35 0:50 / /s/docker/merged rw - overlay overlay rw,lowerdir=/s/docker/l",
             b"/s/"
