@@ -3,7 +3,7 @@
 use std::{fmt, io, path::PathBuf, str::FromStr, sync::Arc};
 
 use bk_build::{BuildError, ConnectError, InputError};
-use bk_dial::{Helper, Serves, TlsOptions};
+use bk_dial::{Helper, Serves, TlsOptions, host_port, is_host};
 use bk_solve::BoxedIo;
 use tokio::net::TcpStream;
 
@@ -56,7 +56,7 @@ impl Endpoint {
             Self::Tcp(address) => Ok(Box::new(tcp(address).await.map_err(failed)?)),
             Self::Tls(address, options) => {
                 let stream = tcp(address).await.map_err(failed)?;
-                match options.connect(host(address), &[HTTP2], stream).await {
+                match options.connect(place(address).0, &[HTTP2], stream).await {
                     Ok(stream) => Ok(Box::new(stream)),
                     Err(e) => match e.get_ref().and_then(|e| e.downcast_ref::<InputError>()) {
                         Some(input) => Err(input.clone().into()),
@@ -88,17 +88,14 @@ impl Endpoint {
 }
 
 async fn tcp(address: &str) -> io::Result<TcpStream> {
-    let port = address.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
-    // Without a port no address was taken for one.
-    bk_dial::tcp(host(address), port.unwrap_or_default()).await
+    let (host, port) = place(address);
+    bk_dial::tcp(host, port).await
 }
 
-/// The host of `host:port`, as certificates name it.
-fn host(address: &str) -> &str {
-    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
-    host.strip_prefix('[')
-        .and_then(|h| h.strip_suffix(']'))
-        .unwrap_or(host)
+/// The host of `host:port`, as certificates name it, and the port. Text without a port was never taken for an address.
+fn place(address: &str) -> (&str, u16) {
+    let (host, port) = host_port(address).unwrap_or((address, None));
+    (host, port.unwrap_or_default())
 }
 
 impl fmt::Display for Endpoint {
@@ -134,14 +131,12 @@ impl FromStr for Endpoint {
         }
         if let Some(address) = text.strip_prefix("tcp://") {
             let address = address.strip_suffix('/').unwrap_or(address);
-            let port = address
-                .rsplit_once(':')
-                .filter(|(host, _)| !host.is_empty())
-                .and_then(|(_, p)| p.parse::<u16>().ok());
-            if port.is_none() || address.contains('/') || address.contains('@') {
-                return bad("a host and a port are needed");
-            }
-            return Ok(Self::Tcp(address.to_owned()));
+            return match host_port(address) {
+                Err(why) => bad(why),
+                Ok((host, port)) if host.is_empty() || port.is_none() => bad("a host and a port are needed"),
+                Ok((host, _)) if !is_host(host) => bad("the host has a character that a host cannot have"),
+                Ok(_) => Ok(Self::Tcp(address.to_owned())),
+            };
         }
         match text.split_once("://") {
             Some((scheme, _)) => bad(&format!("`{scheme}://` is not supported")),
@@ -176,6 +171,10 @@ mod tests {
             "tcp://host",
             "tcp://:1",
             "tcp://h:99999",
+            "tcp://h:0",
+            "tcp://::1:1234",
+            "tcp://h x:1",
+            "tcp://h:1/x",
             "tcp://u@h:1",
             "ssh://-h",
             "https://h",
@@ -196,8 +195,8 @@ mod tests {
         let error = with("unix:///b.sock").expect_err("no TLS there").to_string();
         assert!(error.contains("there is no TLS at `unix:///b.sock`"), "{error}");
         assert_eq!(
-            (host("h:1"), host("[::1]:1"), host("10.0.0.1:1")),
-            ("h", "::1", "10.0.0.1")
+            (place("h:1"), place("[::1]:1"), place("10.0.0.1:1")),
+            (("h", 1), ("::1", 1), ("10.0.0.1", 1))
         );
     }
 

@@ -6,7 +6,7 @@
 use std::{fmt, io, path::PathBuf, str::FromStr, sync::Arc};
 
 use bk_build::{BuildError, ConnectError, InputError};
-use bk_dial::{Helper, Serves, TlsOptions, TlsStream};
+use bk_dial::{Helper, Serves, TlsOptions, TlsStream, host_port, is_host};
 use bk_solve::BoxedIo;
 
 use crate::limits::CONNECT_TIMEOUT;
@@ -296,43 +296,14 @@ fn place(rest: &str, default: u16) -> Result<(String, u16), &'static str> {
     if rest.contains('@') {
         return Err("a user name is not supported");
     }
-    let (host, port) = match rest.strip_prefix('[') {
-        Some(rest) => {
-            let (host, behind) = rest
-                .split_once(']')
-                .ok_or("the bracket of the address is not closed")?;
-            host.parse::<std::net::Ipv6Addr>()
-                .map_err(|_| "what is in the brackets is no IPv6 address")?;
-            match behind.strip_prefix(':') {
-                Some(port) => (host, Some(port)),
-                None if behind.is_empty() => (host, None),
-                None => return Err("only a port may follow the bracket"),
-            }
-        }
-        None => match rest.split_once(':') {
-            Some((_, port)) if port.contains(':') => return Err("an IPv6 address needs brackets"),
-            Some((host, port)) => (host, Some(port)),
-            None => (rest, None),
-        },
-    };
+    let (host, port) = host_port(rest)?;
     if host.is_empty() {
         return Err("it names no host");
     }
-    if !host
-        .bytes()
-        .all(|b| b.is_ascii_alphanumeric() || b"-._:%".contains(&b))
-    {
+    if !is_host(host) {
         return Err("the host has a character that a host cannot have");
     }
-    let port = match port {
-        None => default,
-        Some(port) => port
-            .parse::<u16>()
-            .ok()
-            .filter(|p| *p != 0)
-            .ok_or("the port must be a number from 1 to 65535")?,
-    };
-    Ok((host.to_owned(), port))
+    Ok((host.to_owned(), port.unwrap_or(default)))
 }
 
 #[cfg(test)]

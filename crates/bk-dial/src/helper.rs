@@ -7,7 +7,7 @@ use std::{ffi::OsString, fmt, process::Stdio};
 use bk_build::InputError;
 use tokio::process::Command;
 
-use crate::command::CommandStream;
+use crate::{command::CommandStream, host::host_port};
 
 /// What the other side of the bytes is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -238,32 +238,8 @@ fn ssh(rest: &str, serves: Serves) -> Read {
         }
         check("the user", user)?;
     }
-    let (host, port) = match place.strip_prefix('[') {
-        Some(rest) => {
-            let (host, behind) = rest
-                .split_once(']')
-                .ok_or("the bracket of the address is not closed")?;
-            match behind.strip_prefix(':') {
-                Some(port) => (host, Some(port)),
-                None if behind.is_empty() => (host, None),
-                None => return Err("only a port may follow the bracket".to_owned()),
-            }
-        }
-        None => match place.split_once(':') {
-            Some((_, port)) if port.contains(':') => return Err("an IPv6 address needs brackets".to_owned()),
-            Some((host, port)) => (host, Some(port)),
-            None => (place, None),
-        },
-    };
+    let (host, port) = host_port(place)?;
     check("the host", host)?;
-    let port = port
-        .map(|p| {
-            p.parse::<u16>()
-                .ok()
-                .filter(|p| *p != 0)
-                .ok_or("the port must be a number from 1 to 65535")
-        })
-        .transpose()?;
     // The other side gives the words to a shell.
     if !socket
         .bytes()

@@ -8,6 +8,7 @@
 
 mod command;
 mod helper;
+mod host;
 pub mod limits;
 mod tcp;
 mod tls;
@@ -15,6 +16,7 @@ mod unix;
 
 pub use command::CommandStream;
 pub use helper::{Helper, Serves};
+pub use host::{host_port, is_host};
 pub use tcp::tcp;
 pub use tls::{LoadRoots, Pem, TlsOptions, TlsStream};
 pub use unix::is_unix;

@@ -22,7 +22,7 @@ use tokio_rustls::{
     },
 };
 
-use crate::limits::MAX_PEM;
+use crate::{host::without_zone, limits::MAX_PEM};
 
 mod explain;
 mod unchecked;
@@ -183,7 +183,8 @@ impl TlsOptions {
     /// An [`InputError`] inside when what the options name cannot be read or used; else what is wrong with the other side,
     /// in words.
     pub async fn connect(&self, host: &str, protocols: &[&[u8]], stream: TcpStream) -> io::Result<TlsStream> {
-        let name = self.server_name.as_deref().unwrap_or(host).to_owned();
+        let name = self.server_name.as_deref().unwrap_or(without_zone(host));
+        let name = name.to_owned();
         let (this, protocols) = (self.clone(), protocols.iter().map(|p| p.to_vec()).collect());
         let config = tokio::task::spawn_blocking(move || this.config(protocols));
         let config = config
