@@ -59,7 +59,7 @@ pub(crate) fn main(global: &Global, args: &BuildArgs) -> u8 {
     let explanation = args
         .progress
         .explain
-        .then(|| Explanation::before(&looked_at, &Process))
+        .then(|| Explanation::before(&looked_at, None, &Process))
         .flatten();
     let done = runtime.block_on(Box::pin(work));
     if let Some(explanation) = explanation {

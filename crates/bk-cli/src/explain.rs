@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use bk_client::{
     BuildRequest, ContextChanges, ContextDifference, ContextHistory, ContextRecord, ContextView, Differs,
-    Need, Needs,
+    Dockerfile, Need, Needs,
 };
 use bk_progress::neutralise_line;
 
@@ -14,6 +14,8 @@ use crate::{limits::EXPLAINED_FILES, policies, request::Surroundings};
 
 /// What is known before the build, to be told after it.
 pub(crate) struct Explanation {
+    /// The target, where there are others too.
+    name: Option<String>,
     record: ContextRecord,
     needs: Needs,
 }
@@ -24,8 +26,14 @@ pub(crate) fn history(around: &impl Surroundings) -> Option<ContextHistory> {
 }
 
 impl Explanation {
-    /// Looks at the context of a build. What cannot be looked at is warned of, and nothing is explained then. Blocks.
-    pub(crate) fn before(request: &BuildRequest, around: &impl Surroundings) -> Option<Self> {
+    /// Looks at the context of a build, which has a name where there are others too. What cannot be looked at is warned of,
+    /// and nothing is explained then. Blocks.
+    pub(crate) fn before(
+        request: &BuildRequest,
+        name: Option<&str>,
+        around: &impl Surroundings,
+    ) -> Option<Self> {
+        let whose = name.map(|name| format!("{name}: ")).unwrap_or_default();
         let Some(history) = history(around) else {
             around.warn("--explain: there is no place for manifests: neither XDG_CACHE_HOME nor HOME is set");
             return None;
@@ -34,35 +42,55 @@ impl Explanation {
             let view = ContextView::of(request, None)?;
             let stop = AtomicBool::new(false);
             // What is odd about files is told by the build.
-            let record = history.record(&view, request.target.as_deref(), &stop, &|_| {})?;
+            let target = match (&request.dockerfile, name) {
+                // Only the name tells two of these apart.
+                (Dockerfile::Inline(_), Some(name)) => Some(name),
+                _ => request.target.as_deref(),
+            };
+            let record = history.record(&view, target, &stop, &|_| {})?;
             Ok(Self {
+                name: name.map(str::to_owned),
                 record,
                 needs: view.needs().clone(),
             })
         };
         look()
-            .map_err(|e: bk_client::BuildError| around.warn(&format!("--explain: {e}")))
+            .map_err(|e: bk_client::BuildError| around.warn(&format!("--explain: {whose}{e}")))
             .ok()
     }
 
     /// What there is to say when the build has ended; `steps` are those that ended, with whether each was cached.
     pub(crate) fn tell(&self, steps: &[(String, bool)]) -> String {
+        let whose = match &self.name {
+            Some(name) => format!("{}: ", neutralise_line(name)),
+            None => String::new(),
+        };
         let Some(changes) = self.record.changes() else {
-            return "explain: no earlier build of this context is known; the next one is compared with this one\n"
-                .to_owned();
+            return format!(
+                "explain: {whose}no earlier build of this context is known; the next one is compared with this one\n"
+            );
         };
         let mut text = String::new();
-        for (name, _) in steps.iter().filter(|(_, cached)| !cached) {
+        // Steps of one target of several begin with its name.
+        let label = self
+            .name
+            .as_ref()
+            .map(|name| format!("[{name} "))
+            .unwrap_or_default();
+        let own = steps.iter().filter(|(step, _)| step.starts_with(&label));
+        for (name, _) in own.filter(|(_, cached)| !cached) {
             if let Some(need) = self.needs.instructions.iter().find(|need| is_of(name, need)) {
                 text.push_str(&told(name, need, changes));
             }
         }
         if text.is_empty() && changes.list.is_empty() {
-            text.push_str("explain: nothing in the context has changed since the last build\n");
+            text.push_str(&format!(
+                "explain: {whose}nothing in the context has changed since the last build\n"
+            ));
         }
         if changes.more > 0 {
             text.push_str(&format!(
-                "explain: {} more files of the context have changed\n",
+                "explain: {whose}{} more files of the context have changed\n",
                 changes.more
             ));
         }

@@ -63,6 +63,9 @@ pub(crate) struct BakeArgs {
     /// Go on with the other targets when one has failed
     #[arg(long)]
     pub(crate) keep_going: bool,
+    /// After the builds, say which files made COPY and ADD of each target run again
+    #[arg(long, help_heading = "Display")]
+    pub(crate) explain: bool,
     /// Write what the daemon answered for each target, as JSON, to FILE
     #[arg(long, value_name = "FILE")]
     pub(crate) metadata_file: Option<PathBuf>,

@@ -20,6 +20,7 @@ use crate::{
     call::Question,
     display::{self as terminal, Display},
     exit,
+    explain::Explanation,
     files::Metadata,
     limits, outputs, report,
     request::{self, Process, Surroundings as _},
@@ -58,7 +59,14 @@ pub(crate) fn main(global: &Global, args: &BakeArgs) -> u8 {
     };
     let view = Arc::clone(&work.view);
     let with_log = !view.shows_output();
+    let explanations = explanations(args, &work);
     let done = runtime.block_on(Box::pin(run::run(global, args, *work)));
+    for (name, explanation) in explanations {
+        view.explain(&explanation);
+        if done.as_ref().is_ok_and(|done| done.has_built(&name)) {
+            explanation.keep(&Process);
+        }
+    }
     if !done.as_ref().is_ok_and(run::Done::is_whole) {
         view.sum_up_failure();
     }
@@ -75,6 +83,19 @@ pub(crate) fn main(global: &Global, args: &BakeArgs) -> u8 {
     runtime.shutdown_timeout(limits::SHUTDOWN_GRACE);
     terminal::restore_terminal();
     code
+}
+
+/// What is known of the contexts before anything is built, if somebody wants to know; all of it before any of it is kept.
+fn explanations(args: &BakeArgs, work: &Work) -> Vec<(String, Explanation)> {
+    let several = work.builds.len() + work.calls.len() > 1;
+    let builds = work.builds.iter().filter(|_| args.explain);
+    builds
+        .filter_map(|build| {
+            let name = several.then_some(&*build.name);
+            let explanation = Explanation::before(&build.request, name, &Process)?;
+            Some((build.name.clone(), explanation))
+        })
+        .collect()
 }
 
 /// What is done before any daemon is asked.

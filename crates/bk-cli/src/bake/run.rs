@@ -35,6 +35,12 @@ pub(super) struct Done {
 }
 
 impl Done {
+    /// Whether that target was built.
+    pub(super) fn has_built(&self, name: &str) -> bool {
+        let mut built = self.built.iter().filter(|ended| ended.end.is_built());
+        built.any(|ended| ended.name == name)
+    }
+
     /// Whether every target was built and every question answered.
     pub(super) fn is_whole(&self) -> bool {
         let answered = |asked: &Asked| matches!(asked.answer, Some(Ok(_)));

@@ -77,6 +77,38 @@ fn targets_are_built_and_named() {
 }
 
 #[test]
+fn files_that_made_targets_run_again_are_told() {
+    let (daemon, dir) = (FakeDaemon::start(Script::healthy()).expect("a daemon"), project());
+    let explained = |targets: &[&str]| -> String {
+        let ran = run(bake(&daemon, dir.path(), &["--explain"])
+            .args(targets)
+            .env("XDG_CACHE_HOME", dir.path().join("cache")));
+        assert_eq!(ran.code, Some(0), "{}", ran.err);
+        let lines = ran
+            .err
+            .lines()
+            .filter(|l| l.starts_with("explain: ") || l.starts_with("  "));
+        lines.map(|line| format!("{line}\n")).collect()
+    };
+    fs::write(dir.path().join(".dockerignore"), "cache\n").expect("writable");
+    let first = "no earlier build of this context is known; the next one is compared with this one\n";
+    assert_eq!(
+        explained(&[]),
+        format!("explain: web: {first}explain: worker: {first}")
+    );
+    fs::write(dir.path().join("sh"), "another shell\n").expect("writable");
+    assert_eq!(
+        explained(&[]),
+        "explain: [web 1/2] COPY sh /bin/sh: 1 changed\n  C sh\nexplain: [worker 1/2] COPY sh /bin/sh: 1 changed\n  C sh\n"
+    );
+    fs::write(dir.path().join("sh"), "a third one\n").expect("writable");
+    assert_eq!(
+        explained(&["web"]),
+        "explain: [1/2] COPY sh /bin/sh: 1 changed\n  C sh\n"
+    );
+}
+
+#[test]
 fn one_target_has_no_name_before_its_steps() {
     let (daemon, dir) = (FakeDaemon::start(Script::healthy()).expect("a daemon"), project());
     let ran = run(&mut bake(&daemon, dir.path(), &["web", "--progress=rawjson"]));
