@@ -72,6 +72,12 @@ pub const SESSION_LOST_GRACE: Duration = Duration::from_secs(1);
 /// How long a connection on which silence has lasted too long has to be read once more before it counts.
 pub const STALL_LAST_LOOK: Duration = Duration::from_millis(200);
 
+/// How often the watch over silence looks whether its own process runs.
+pub const STALL_LOOK: Duration = Duration::from_secs(1);
+
+/// How late it must be, at least, to take it that its process stood still: more than a busy machine makes it wait.
+pub const STALL_LATE: Duration = Duration::from_secs(1);
+
 /// How long to wait before a daemon that was lost is called again.
 pub const RECONNECT_PAUSE: Duration = Duration::from_millis(500);
 

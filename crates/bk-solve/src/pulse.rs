@@ -19,7 +19,10 @@ use tokio::{
     time::Instant,
 };
 
-use crate::dial::BoxedIo;
+use crate::{
+    dial::BoxedIo,
+    limits::{STALL_LAST_LOOK, STALL_LATE, STALL_LOOK},
+};
 
 /// What was heard from one byte stream. Counts only.
 #[derive(Debug)]
@@ -145,27 +148,35 @@ impl Watch {
 
     /// Waits until nothing came on one of the streams for that long; for ever when there is no bound or no stream.
     ///
-    /// The process itself may have been stopped meanwhile (`SIGSTOP`, a laptop that slept): what came then waits to be read,
-    /// so silence counts only once the streams had a turn.
+    /// Only time in which this process listened counts. It may have been stopped meanwhile (`SIGSTOP`, a laptop that slept),
+    /// or held up by a callback that blocks: the daemon was asked nothing then, and gets the whole bound to answer after it.
     pub async fn silence(&self, bound: Option<Duration>) {
         let Some(bound) = bound else {
             return std::future::pending().await;
         };
+        let late = (bound / 8).max(STALL_LATE);
+        let mut listening = Instant::now();
         loop {
             let Some(heard) = self.quietest() else {
                 return std::future::pending().await;
             };
-            let due = heard + bound;
-            if due <= Instant::now() {
+            let due = heard.max(listening) + bound;
+            let now = Instant::now();
+            if due <= now {
                 // sleep: gives what has come, but was not read yet, its turn.
-                tokio::time::sleep(crate::limits::STALL_LAST_LOOK).await;
+                tokio::time::sleep(STALL_LAST_LOOK).await;
                 if self.quietest() == Some(heard) {
                     return;
                 }
                 continue;
             }
-            // sleep: the bound itself; bytes only move it on.
-            tokio::time::sleep_until(due).await;
+            let look = due.min(now + STALL_LOOK);
+            // sleep: the bound itself, in pieces whose lateness tells whether this process ran; bytes only move it on.
+            tokio::time::sleep_until(look).await;
+            let now = Instant::now();
+            if now > look + late {
+                listening = now;
+            }
         }
     }
 
@@ -221,6 +232,38 @@ mod tests {
         );
         let seen = watch.seen(None);
         assert_eq!((seen.unanswered, seen.heard.map(|h| h.as_secs())), (5, Some(10)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn time_in_which_this_process_stood_still_is_no_silence() {
+        let (ours, mut theirs) = duplex(10);
+        let (mut ours, pulse) = watched(Box::new(ours));
+        let watch = Watch::new([pulse]);
+        let begun = Instant::now();
+        let reading = async {
+            let mut buffer = [0; 1];
+            loop {
+                ours.read_exact(&mut buffer).await.expect("reads");
+            }
+        };
+        let standing_still = async {
+            tokio::task::yield_now().await;
+            // Nobody was asked anything meanwhile, and the answer to what is asked now needs its time.
+            tokio::time::advance(Duration::from_secs(60)).await;
+            tokio::time::sleep(Duration::from_secs(3)).await; // sleep: the daemon's pace
+            theirs.write_all(b"x").await.expect("writes");
+            std::future::pending::<()>().await
+        };
+        tokio::select! {
+            () = reading => {}
+            () = standing_still => {}
+            () = watch.silence(Some(Duration::from_secs(10))) => {}
+        }
+        let took = begun.elapsed();
+        assert!(
+            took >= Duration::from_secs(73) && took < Duration::from_secs(75),
+            "{took:?}"
+        );
     }
 
     #[tokio::test(start_paused = true)]
