@@ -56,6 +56,10 @@ pub const TUNNEL_QUEUE: usize = 4;
 /// the connection.
 pub const PING_INTERVAL: Duration = Duration::from_secs(20);
 
+/// How long the answer to a ping of a build may take at least: longer than connecting and the first answer, which have
+/// deadlines of 10 s and say what did not come.
+pub const PING_DEADLINE: Duration = Duration::from_secs(30);
+
 /// How long the answer to a ping may take where silence has no bound: it is asked then only to keep the way open.
 pub const PING_DEADLINE_UNWATCHED: Duration = Duration::from_secs(30 * 24 * 3600);
 

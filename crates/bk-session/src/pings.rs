@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use crate::limits::{PING_DEADLINE_UNWATCHED, PING_INTERVAL};
+use crate::limits::{PING_DEADLINE, PING_DEADLINE_UNWATCHED, PING_INTERVAL};
 
 /// When pings are sent on a connection, and how long their answer may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,13 +18,14 @@ pub struct Pings {
 }
 
 impl Pings {
-    /// Those of a build that bears so much silence: at least two pings fall into it. The build's own watch ends it before
-    /// the deadline of the last of them does.
+    /// Those of a build that bears so much silence: at least two pings fall into it. The build's own watch, or the deadline
+    /// for a first answer, ends it before the deadline of any of them does: one that was sent inside a tunnel has no silence
+    /// before it that the watch sees, and after a stop of this process the watch begins anew.
     pub fn within(stall: Option<Duration>) -> Self {
         match stall {
             Some(stall) => Self {
                 interval: (stall / 3).min(PING_INTERVAL),
-                deadline: stall,
+                deadline: stall.saturating_mul(2).max(PING_DEADLINE),
             },
             None => Self {
                 interval: PING_INTERVAL,
@@ -46,6 +47,29 @@ impl Pings {
 
 impl Default for Pings {
     fn default() -> Self {
-        Self::within(Some(bk_build::limits::STALL_TIMEOUT))
+        // Nobody else watches.
+        Self {
+            interval: PING_INTERVAL,
+            deadline: bk_build::limits::STALL_TIMEOUT,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_deadlines_end_a_build_before_any_ping_does() {
+        for seconds in [1, 4, 120] {
+            let stall = Duration::from_secs(seconds);
+            let pings = Pings::within(Some(stall));
+            assert!(pings.interval() * 3 <= stall, "{pings:?}");
+            // The last look of the watch, and a machine that is busy.
+            assert!(pings.deadline() > stall + Duration::from_millis(900), "{pings:?}");
+            // What the first answer has.
+            assert!(pings.deadline() > Duration::from_secs(10), "{pings:?}");
+        }
+        assert_eq!(Pings::within(None).deadline(), PING_DEADLINE_UNWATCHED);
     }
 }
