@@ -18,8 +18,8 @@ pub struct Patience {
     pub stall: Option<Duration>,
     /// How many more times the whole build is begun when its daemon was lost or has stalled. Default: 0.
     ///
-    /// It is begun again only when nothing was exported yet as far as the daemon told, and when its context can be read
-    /// twice, which is not so for an [`Archive`](crate::Archive).
+    /// It is begun again only when nothing was exported yet as far as the daemon told, and when its context and its secrets
+    /// can be read twice, which is not so for an [`Archive`](crate::Archive) and a secret that comes through a pipe.
     pub retries: u32,
 }
 

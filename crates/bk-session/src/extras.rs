@@ -1,10 +1,11 @@
 //! What a session serves beside files and credentials, looked at before anything is sent: a missing file should not
 //! be found out when half of the build is done.
 
-use bk_build::{BuildError, BuildRequest};
+use bk_build::{BuildError, BuildRequest, SecretSource};
 
 use crate::{
     agent::AgentSet,
+    secret_file::is_pipe,
     service::{policy::Verifier, secrets::SecretSet},
 };
 
@@ -34,6 +35,23 @@ impl Extras {
             agents: AgentSet::of(request)?,
             verifier: request.policy_verifier.clone().map(Verifier::new),
         })
+    }
+
+    /// Whether `request` has a secret that can be read once only: one that comes through a pipe.
+    pub async fn read_once(request: &BuildRequest) -> bool {
+        let paths: Vec<_> = request
+            .secrets
+            .values()
+            .filter_map(|secret| match secret {
+                SecretSource::File(path) => Some(path.clone()),
+                _ => None,
+            })
+            .collect();
+        if paths.is_empty() {
+            return false;
+        }
+        let looking = tokio::task::spawn_blocking(move || paths.iter().any(|path| is_pipe(path)));
+        looking.await.unwrap_or(false)
     }
 
     /// Whether somebody decides about sources and was never asked.

@@ -46,6 +46,11 @@ impl SecretFile {
     }
 }
 
+/// Whether that is a pipe. What cannot be looked at is none.
+pub(crate) fn is_pipe(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo())
+}
+
 fn usable(kind: FileType) -> bool {
     kind.is_file() || kind.is_fifo() || kind.is_char_device()
 }

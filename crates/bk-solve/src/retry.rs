@@ -1,7 +1,8 @@
 //! A build that begins again when its daemon was lost.
 //!
-//! The rule: only the loss of the daemon is tried again, and never when something may have been exported: a push, an image,
-//! a cache or a file that somebody already has. What the daemon tells of its steps decides, and what arrived here.
+//! The rule: only the loss of the daemon is tried again, never with a source that can be read once only, and never when
+//! something may have been exported: a push, an image, a cache or a file that somebody already has. What the daemon tells of
+//! its steps decides, and what arrived here.
 
 use std::{
     collections::BTreeMap,
@@ -12,6 +13,7 @@ use std::{
 
 use bk_build::{BuildError, BuildEvent, BuildRequest, EventSink, Vertex, VertexId};
 use bk_proto::id::Id;
+use bk_session::Extras;
 use tokio::time::Instant;
 
 use crate::limits::{MAX_CUT_OFF, RECONNECT_PAUSE, RECONNECT_WINDOW};
@@ -32,10 +34,10 @@ pub async fn with_retries<'a, T>(
     events: &EventSink,
     attempt: impl Fn(BuildRequest, String, EventSink) -> Attempt<'a, T>,
 ) -> Result<T, BuildError> {
-    let retries = if request.is_repeatable() {
-        request.patience.retries
-    } else {
-        0
+    let retries = match request.patience.retries {
+        0 => 0,
+        _ if !request.is_repeatable() || Extras::read_once(&request).await => 0,
+        retries => retries,
     };
     let told = Arc::new(Told::default());
     let observed = {
@@ -154,9 +156,12 @@ fn is_export(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::{
+        os::fd::AsRawFd,
+        sync::atomic::{AtomicUsize, Ordering},
+    };
 
-    use bk_build::{Archive, ConnectError, InputError, SessionLost};
+    use bk_build::{Archive, ConnectError, InputError, SecretSource, SessionLost};
 
     use super::*;
 
@@ -245,6 +250,17 @@ mod tests {
         let archive = Archive::new("-", &b""[..]);
         let request = BuildRequest::new(archive).retries(2);
         assert_eq!(run(request, "x", vec![lost]).await.0, 1);
+        // A shell's `<(…)`: the next attempt would find nothing in it.
+        let (reader, _writer) = std::io::pipe().expect("a pipe");
+        let path = format!("/dev/fd/{}", reader.as_raw_fd());
+        let request = BuildRequest::new("/x")
+            .secret("s", SecretSource::file(path))
+            .retries(2);
+        assert_eq!(run(request, "x", vec![lost]).await.0, 1);
+        let request = BuildRequest::new("/x")
+            .secret("s", SecretSource::file("/nowhere"))
+            .retries(1);
+        assert_eq!(run(request, "x", vec![lost]).await.0, 2);
         let request = BuildRequest::new("/x").retries(2);
         let input = || InputError::new("--tag", "bad", "").into();
         assert_eq!(run(request, "x", vec![input]).await.0, 1);
