@@ -28,12 +28,16 @@ pub(crate) fn main(arguments: &[String]) -> Result<()> {
     }
     let mut command = cargo();
     command.args(["test", "--package", "bk-client", "--test", "faults", "--"]);
-    if !arguments.iter().any(|a| a == "--no-live") {
-        // Those that are set already, by `cargo xtask daemons up` or by hand, win.
-        if std::env::var_os("BK_LIVE_DOCKERD").is_none() {
-            command.envs(daemons::private_engine()?);
-        }
-        command.env("BK_LIVE_REQUIRED", "1");
+    command.args(arguments);
+    let live = !arguments.iter().any(|a| a == "--no-live");
+    // Those that are set already, by `cargo xtask daemons up` or by hand, win.
+    if !live || std::env::var_os("BK_LIVE_DOCKERD").is_some() {
+        return check(&mut command);
     }
-    check(command.args(arguments))
+    command.envs(daemons::private_engines()?);
+    command.env("BK_LIVE_REQUIRED", "1");
+    let trimming = daemons::trimming();
+    let outcome = check(&mut command);
+    drop(trimming);
+    outcome.and(daemons::private_engines_gone())
 }

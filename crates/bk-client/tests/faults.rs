@@ -11,6 +11,8 @@
 mod builds;
 #[path = "faults/daemon.rs"]
 mod daemon;
+#[path = "faults/home.rs"]
+mod home;
 #[path = "faults/hostile.rs"]
 mod hostile;
 #[path = "faults/leaks.rs"]
@@ -23,16 +25,21 @@ mod options;
 mod scenario;
 #[path = "faults/table.rs"]
 mod table;
+#[path = "faults/way.rs"]
+mod way;
 
-use std::{path::Path, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode};
 
+use daemon::Version;
+use home::Home;
 use options::{Options, Parsed};
+use scenario::Places;
 
 /// Threads of the runtime that the client runs on, as in the program.
 const WORKERS: usize = 2;
 
 fn main() -> ExitCode {
-    if let Some(code) = hostile::child() {
+    if let Some(code) = hostile::child().or_else(home::child) {
         return code;
     }
     let options = match Options::parse(std::env::args().skip(1)) {
@@ -66,17 +73,31 @@ fn main() -> ExitCode {
 
 /// Everything that was asked for; returns what is wrong.
 async fn all(options: &Options) -> Vec<String> {
+    let data = std::env::var_os("BK_LIVE_DATA").map(PathBuf::from);
+    let parents = [Some(home::run_dir().to_owned()), Some(std::env::temp_dir()), data];
+    for path in parents.iter().flatten().flat_map(|parent| home::sweep(parent)) {
+        println!(
+            "faults: removed {}, which a run that was killed has left",
+            path.display()
+        );
+    }
     // Lives as long as the process makes temporary files: where they are made can be said once only.
-    let scratch = match tempfile::Builder::new().prefix("bk-faults-tmp-").tempdir() {
-        Ok(scratch) => scratch,
+    let made =
+        Home::make(&std::env::temp_dir()).and_then(|home| Ok((home.sub("tmp")?, home.sub("jobs")?, home)));
+    let (scratch, jobs, _home) = match made {
+        Ok(made) => made,
         Err(e) => return vec![format!("no temporary directory: {e}")],
     };
-    if tempfile::env::override_temp_dir(scratch.path()).is_err() {
+    if tempfile::env::override_temp_dir(&scratch).is_err() {
         return vec!["temporary files are made somewhere else already".to_owned()];
     }
+    let places = Places {
+        scratch: &scratch,
+        jobs: &jobs,
+    };
     let mut failures = Vec::new();
     if options.runs > 0 {
-        failures.extend(live(options, scratch.path()).await);
+        failures.extend(live(options, places).await);
     }
     if options.hostile {
         failures.extend(hostile::all().await);
@@ -90,19 +111,21 @@ async fn all(options: &Options) -> Vec<String> {
     failures
 }
 
-/// The random runs on a real daemon, if there is one.
-async fn live(options: &Options, scratch: &Path) -> Vec<String> {
-    let Some(program) = std::env::var_os("BK_LIVE_DOCKERD") else {
+/// The random runs on real daemons, if there are any.
+async fn live(options: &Options, places: Places<'_>) -> Vec<String> {
+    if !Version::Docker28.is_there() {
         let text = "no real daemon: BK_LIVE_DOCKERD names no dockerd (cargo xtask daemons up does)";
         println!("faults: {text}");
         return match std::env::var_os("BK_LIVE_REQUIRED") {
             Some(_) => vec![text.to_owned()],
             None => Vec::new(),
         };
-    };
+    }
     println!(
-        "faults: seed {}, {} runs on a dockerd of its own",
+        "faults: seed {}, {} runs on dockerds of its own",
         options.seed, options.runs
     );
-    scenario::runs(options, program.as_ref(), scratch).await
+    let mut failures = home::check().await;
+    failures.extend(scenario::runs(options, places).await);
+    failures
 }

@@ -5,7 +5,8 @@
 //!   [`compare`] says how two of them differ.
 //! * [`fake`] is a daemon in this process that behaves like BuildKit where a client can see it, and misbehaves on
 //!   demand; [`garbage`] are endpoints that are no daemon at all.
-//! * [`live`] finds real daemons through the environment; [`proxy`] and [`front`] stand between a client and a daemon.
+//! * [`live`] finds real daemons through the environment; [`proxy`], [`front`] and [`endpoint`] stand between a client and a
+//!   daemon.
 //! * [`web`] serves files and Git repositories to them; [`token`] is a registry that wants tokens, and who gives them; [`ssh`]
 //!   has agents and servers; [`oci`] reads archives of images;
 //!   [`tls`] is a front that speaks TLS.
@@ -16,6 +17,7 @@
 mod apart;
 pub mod compare;
 pub mod conformance;
+pub mod endpoint;
 pub mod events;
 pub mod fake;
 pub mod fixture;

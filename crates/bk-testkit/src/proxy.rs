@@ -1,11 +1,10 @@
 //! A proxy between a client and a daemon that counts, cuts and slows down.
 //!
-//! It listens on a unix socket and connects to a unix or TCP address. It looks into nothing, but can keep what went to
-//! the daemon.
+//! It listens on a unix socket or a TCP port and connects to a unix or TCP address. It looks into nothing, but can keep
+//! what went to the daemon.
 
 use std::{
     io,
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -16,7 +15,7 @@ use std::{
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::{TcpStream, UnixListener, UnixStream},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
     sync::{Notify, watch},
 };
 use tokio_util::sync::CancellationToken;
@@ -30,9 +29,9 @@ const CHUNK: usize = 16 * 1024;
 #[derive(Debug)]
 pub struct Proxy {
     shared: Arc<Shared>,
-    socket: PathBuf,
+    address: String,
     stop: CancellationToken,
-    _dir: TempDir,
+    _dir: Option<TempDir>,
 }
 
 #[derive(Debug)]
@@ -51,6 +50,8 @@ struct Shared {
     rate: [AtomicU64; 2],
     /// The byte of each direction in which a bit is turned over, counted over all connections.
     flip: [AtomicU64; 2],
+    /// Bits that were turned over so far.
+    flipped: AtomicUsize,
     /// What went to the daemon, if it is kept.
     kept: Option<std::sync::Mutex<Vec<u8>>>,
 }
@@ -61,7 +62,7 @@ impl Proxy {
     /// # Errors
     /// When no socket can be made.
     pub fn start(upstream: &str) -> io::Result<Self> {
-        Self::new(upstream, None)
+        Self::on_socket(upstream, None)
     }
 
     /// Starts one that keeps all that went to the daemon, up to 64 MiB.
@@ -69,14 +70,38 @@ impl Proxy {
     /// # Errors
     /// When no socket can be made.
     pub fn keeping(upstream: &str) -> io::Result<Self> {
-        Self::new(upstream, Some(std::sync::Mutex::default()))
+        Self::on_socket(upstream, Some(std::sync::Mutex::default()))
     }
 
-    fn new(upstream: &str, kept: Option<std::sync::Mutex<Vec<u8>>>) -> io::Result<Self> {
+    /// Starts one that listens on a port of the loopback device.
+    ///
+    /// # Errors
+    /// When no port can be had.
+    pub fn on_port(upstream: &str) -> io::Result<Self> {
+        let _apart = crate::apart::enter();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+        listener.set_nonblocking(true)?;
+        let address = format!("tcp://{}", listener.local_addr()?);
+        let listener = Listener::Port(TcpListener::from_std(listener)?);
+        Ok(Self::run(upstream, None, listener, address, None))
+    }
+
+    fn on_socket(upstream: &str, kept: Option<std::sync::Mutex<Vec<u8>>>) -> io::Result<Self> {
         let dir = tempfile::Builder::new().prefix("bk-proxy-").tempdir()?;
         let socket = dir.path().join("proxy.sock");
         let _apart = crate::apart::enter();
-        let listener = UnixListener::bind(&socket)?;
+        let listener = Listener::Socket(UnixListener::bind(&socket)?);
+        let address = format!("unix://{}", socket.display());
+        Ok(Self::run(upstream, kept, listener, address, Some(dir)))
+    }
+
+    fn run(
+        upstream: &str,
+        kept: Option<std::sync::Mutex<Vec<u8>>>,
+        listener: Listener,
+        address: String,
+        dir: Option<TempDir>,
+    ) -> Self {
         let stop = CancellationToken::new();
         let shared = Arc::new(Shared {
             upstream: upstream.to_owned(),
@@ -89,20 +114,21 @@ impl Proxy {
             pause: [AtomicU64::new(0), AtomicU64::new(0)],
             rate: [AtomicU64::new(0), AtomicU64::new(0)],
             flip: [AtomicU64::new(u64::MAX), AtomicU64::new(u64::MAX)],
+            flipped: AtomicUsize::new(0),
             kept,
         });
         crate::apart::spawn(accept(listener, Arc::clone(&shared), stop.clone()));
-        Ok(Self {
+        Self {
             shared,
-            socket,
+            address,
             stop,
             _dir: dir,
-        })
+        }
     }
 
     /// Its address as a client takes it.
     pub fn address(&self) -> String {
-        format!("unix://{}", self.socket.display())
+        self.address.clone()
     }
 
     /// Bytes moved towards the daemon so far.
@@ -172,6 +198,11 @@ impl Proxy {
         }
     }
 
+    /// Bits that were turned over so far.
+    pub fn corrupted(&self) -> usize {
+        self.shared.flipped.load(Ordering::SeqCst)
+    }
+
     /// Waits until at least `bytes` have moved towards the daemon.
     ///
     /// # Errors
@@ -204,11 +235,31 @@ impl Drop for Proxy {
     }
 }
 
-async fn accept(listener: UnixListener, shared: Arc<Shared>, stop: CancellationToken) {
+enum Listener {
+    Socket(UnixListener),
+    Port(TcpListener),
+}
+
+/// What a client's connection is.
+enum Client {
+    Socket(UnixStream),
+    Port(TcpStream),
+}
+
+impl Listener {
+    async fn accept(&self) -> io::Result<Client> {
+        Ok(match self {
+            Self::Socket(listener) => Client::Socket(listener.accept().await?.0),
+            Self::Port(listener) => Client::Port(listener.accept().await?.0),
+        })
+    }
+}
+
+async fn accept(listener: Listener, shared: Arc<Shared>, stop: CancellationToken) {
     loop {
         let client = tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((client, _)) => client,
+                Ok(client) => client,
                 Err(_) => return,
             },
             () = stop.cancelled() => return,
@@ -220,9 +271,21 @@ async fn accept(listener: UnixListener, shared: Arc<Shared>, stop: CancellationT
         tokio::spawn(async move {
             shared.connections.fetch_add(1, Ordering::SeqCst);
             let life = crate::fake::locked(&shared.life).clone();
-            tokio::select! {
+            let serving = async {
                 // Both ends see how it ended; nobody else needs to know.
-                _ = serve(client, &shared) => {}
+                match client {
+                    Client::Socket(client) => {
+                        let (read, write) = client.into_split();
+                        drop(serve(read, write, &shared).await);
+                    }
+                    Client::Port(client) => {
+                        let (read, write) = client.into_split();
+                        drop(serve(read, write, &shared).await);
+                    }
+                }
+            };
+            tokio::select! {
+                () = serving => {}
                 () = life.cancelled() => {}
             }
             shared.connections.fetch_sub(1, Ordering::SeqCst);
@@ -230,8 +293,11 @@ async fn accept(listener: UnixListener, shared: Arc<Shared>, stop: CancellationT
     }
 }
 
-async fn serve(client: UnixStream, shared: &Shared) -> io::Result<()> {
-    let (client_read, client_write) = client.into_split();
+async fn serve(
+    client_read: impl AsyncRead + Unpin,
+    client_write: impl AsyncWrite + Unpin,
+    shared: &Shared,
+) -> io::Result<()> {
     if let Some(address) = shared.upstream.strip_prefix("tcp://") {
         let (read, write) = TcpStream::connect(address).await?.into_split();
         both(client_read, client_write, read, write, shared).await
@@ -252,33 +318,21 @@ async fn both(
     daemon_write: impl AsyncWrite + Unpin,
     shared: &Shared,
 ) -> io::Result<()> {
-    let up = copy(
-        client_read,
-        daemon_write,
-        &shared.to_daemon,
-        [&shared.pause[0], &shared.rate[0], &shared.flip[0]],
-        &shared.moved,
-        shared.kept.as_ref(),
-    );
-    let down = copy(
-        daemon_read,
-        client_write,
-        &shared.to_client,
-        [&shared.pause[1], &shared.rate[1], &shared.flip[1]],
-        &shared.moved,
-        None,
-    );
+    let up = copy(client_read, daemon_write, shared, 0);
+    let down = copy(daemon_read, client_write, shared, 1);
     tokio::try_join!(up, down).map(drop)
 }
 
+/// Moves the bytes of one direction: 0 is towards the daemon.
 async fn copy(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
-    counter: &AtomicU64,
-    [pause, rate, flip]: [&AtomicU64; 3],
-    moved: &Notify,
-    kept: Option<&std::sync::Mutex<Vec<u8>>>,
+    shared: &Shared,
+    direction: usize,
 ) -> io::Result<()> {
+    let counter = [&shared.to_daemon, &shared.to_client][direction];
+    let [pause, rate, flip] = [&shared.pause, &shared.rate, &shared.flip].map(|both| &both[direction]);
+    let kept = shared.kept.as_ref().filter(|_| direction == 0);
     let mut buffer = vec![0u8; CHUNK];
     loop {
         let n = from.read(&mut buffer).await?;
@@ -298,6 +352,7 @@ async fn copy(
         let at = flip.load(Ordering::SeqCst).checked_sub(passed);
         if let Some(byte) = at.and_then(|at| buffer[..n].get_mut(usize::try_from(at).unwrap_or(usize::MAX))) {
             *byte ^= 0x10;
+            shared.flipped.fetch_add(1, Ordering::SeqCst);
         }
         let chunk = buffer.get(..n).unwrap_or_default();
         if let Some(kept) = kept {
@@ -306,6 +361,6 @@ async fn copy(
             kept.extend_from_slice(&chunk[..n.min(room)]);
         }
         to.write_all(chunk).await?;
-        moved.notify_waiters();
+        shared.moved.notify_waiters();
     }
 }

@@ -8,10 +8,7 @@ use std::{
 };
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
-use tokio::{
-    net::{TcpListener, UnixStream},
-    task::JoinHandle,
-};
+use tokio::net::{TcpListener, UnixStream};
 use tokio_rustls::{
     TlsAcceptor,
     rustls::{
@@ -21,6 +18,7 @@ use tokio_rustls::{
         server::WebPkiClientVerifier,
     },
 };
+use tokio_util::sync::CancellationToken;
 
 /// An authority that signs certificates.
 pub struct Authority(CertifiedIssuer<'static, KeyPair>);
@@ -78,11 +76,11 @@ impl Authority {
     }
 }
 
-/// A running front. It ends with the value.
+/// A running front. It and its connections end with the value.
 #[derive(Debug)]
 pub struct TlsFront {
     address: SocketAddr,
-    serving: JoinHandle<()>,
+    stop: CancellationToken,
 }
 
 impl TlsFront {
@@ -91,7 +89,7 @@ impl TlsFront {
     ///
     /// # Errors
     /// When no port can be had or the certificates are of no use.
-    pub async fn start(socket: &Path, identity: &Identity, clients: Option<&Authority>) -> io::Result<Self> {
+    pub fn start(socket: &Path, identity: &Identity, clients: Option<&Authority>) -> io::Result<Self> {
         let provider = Arc::new(default_provider());
         let builder = ServerConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
@@ -112,20 +110,38 @@ impl TlsFront {
             .map_err(io::Error::other)?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let acceptor = TlsAcceptor::from(Arc::new(config));
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let _apart = crate::apart::enter();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+        listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
-        let socket = socket.to_owned();
-        let serving = tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let (acceptor, socket) = (acceptor.clone(), socket.clone());
+        let listener = TcpListener::from_std(listener)?;
+        let (socket, stop) = (socket.to_owned(), CancellationToken::new());
+        let stopped = stop.clone();
+        crate::apart::spawn(async move {
+            loop {
+                let stream = tokio::select! {
+                    accepted = listener.accept() => match accepted {
+                        Ok((stream, _)) => stream,
+                        Err(_) => return,
+                    },
+                    () = stopped.cancelled() => return,
+                };
+                let (acceptor, socket, stopped) = (acceptor.clone(), socket.clone(), stopped.clone());
                 tokio::spawn(async move {
-                    let mut outer = acceptor.accept(stream).await?;
-                    let mut inner = UnixStream::connect(socket).await?;
-                    tokio::io::copy_bidirectional(&mut outer, &mut inner).await
+                    let serving = async {
+                        let mut outer = acceptor.accept(stream).await?;
+                        let mut inner = UnixStream::connect(socket).await?;
+                        tokio::io::copy_bidirectional(&mut outer, &mut inner).await
+                    };
+                    tokio::select! {
+                        // Both ends see how it ended; nobody else needs to know.
+                        _ = serving => {}
+                        () = stopped.cancelled() => {}
+                    }
                 });
             }
         });
-        Ok(Self { address, serving })
+        Ok(Self { address, stop })
     }
 
     /// Where it listens.
@@ -136,6 +152,6 @@ impl TlsFront {
 
 impl Drop for TlsFront {
     fn drop(&mut self) {
-        self.serving.abort();
+        self.stop.cancel();
     }
 }

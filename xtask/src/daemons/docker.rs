@@ -38,6 +38,13 @@ pub(crate) const BENCH: Engine = Engine {
     ..Engine::new("bench", FORKY, 8)
 };
 
+/// Programs that tests start as engines of their own: the variable that names each, its suite, and its file below `bin`.
+const PROGRAMS: [(&str, &str, &str); 3] = [
+    ("BK_LIVE_DOCKERD", FORKY, "dockerd"),
+    ("BK_LIVE_DOCKERD_26_1", TRIXIE, "dockerd-26.1"),
+    ("BK_LIVE_DOCKERD_20_10", BOOKWORM, "dockerd-20.10"),
+];
+
 /// One engine. The name of one for tests begins with the version that its suite is expected to have.
 pub(crate) struct Engine {
     /// The name on the command line.
@@ -202,9 +209,21 @@ pub(crate) fn tool(layout: &Layout, suite: &str, program: &str) -> Command {
     command
 }
 
-/// Makes a program of the packages one that finds its libraries, whoever starts it: `bin/<its name>`. With `tools` it also
-/// finds the other programs of its packages.
-pub(crate) fn wrap(layout: &Layout, set: &str, program: &str, tools: bool) -> Result<()> {
+/// Makes the engines whose packages are there programs that anybody can start; returns the variables that name them.
+pub(crate) fn programs(layout: &Layout) -> Result<Vec<(&'static str, PathBuf)>> {
+    let program = "usr/sbin/dockerd";
+    let mut found = Vec::new();
+    for (variable, suite, name) in PROGRAMS {
+        if layout.packages(suite).join(program).exists() {
+            found.push((variable, wrap(layout, suite, program, name, true)?));
+        }
+    }
+    Ok(found)
+}
+
+/// Makes a program of the packages one that finds its libraries, whoever starts it: `bin/NAME`, which is returned. With
+/// `tools` it also finds the other programs of its packages.
+pub(crate) fn wrap(layout: &Layout, set: &str, program: &str, name: &str, tools: bool) -> Result<PathBuf> {
     let command = tool(layout, set, program);
     let text = |value: &OsStr| value.to_string_lossy().into_owned();
     let variable = |wanted: &str| {
@@ -220,7 +239,6 @@ pub(crate) fn wrap(layout: &Layout, set: &str, program: &str, tools: bool) -> Re
         true => format!("export PATH='{}'\n", variable("PATH")),
         false => String::new(),
     };
-    let name = Path::new(program).file_name().unwrap_or_default();
     let file = layout.base().join("bin").join(name);
     fs::write(
         &file,
@@ -230,7 +248,7 @@ pub(crate) fn wrap(layout: &Layout, set: &str, program: &str, tools: bool) -> Re
         ),
     )?;
     fs::set_permissions(&file, fs::Permissions::from_mode(0o755))?;
-    Ok(())
+    Ok(file)
 }
 
 /// The static busybox of the packages.

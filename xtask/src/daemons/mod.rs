@@ -15,7 +15,8 @@
 //! | `BK_LIVE_REGISTRY_PROGRAM` | path of the registry's program, for tests that start their own |
 //! | `BK_LIVE_SSHD` | path of a program that is OpenSSH's server |
 //! | `BK_LIVE_PODMAN` | path of a program that is Podman, with the `conmon` and `runc` that it needs beside it |
-//! | `BK_LIVE_DOCKERD` | path of a program that is the newest dockerd, for tests that start their own |
+//! | `BK_LIVE_DOCKERD`, `_20_10`, `_26_1` | path of a program that is a dockerd (the newest, and older ones), for tests that start their own |
+//! | `BK_LIVE_DATA` | a directory on a disk in which they may keep the data of such an engine |
 //! | `BK_LIVE_BUSYBOX` | path of a static busybox |
 //! | `BK_LIVE_DOCKER_CLI`, `_CONFIG` | path of a Docker CLI, and its configuration with the buildx plugin |
 
@@ -34,7 +35,7 @@ use crate::run::Result;
 use docker::{BENCH, DEMO, Engine};
 use layout::Layout;
 use lock::Lock;
-use packages::{BOOKWORM, BUSYBOX, FORKY, PODMAN, SSHD, UMOCI};
+use packages::{BOOKWORM, BUSYBOX, FORKY, PODMAN, SSHD, TRIXIE, UMOCI};
 use service::{Service, select};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -48,7 +49,7 @@ pub(crate) fn main(arguments: &[String]) -> Result<()> {
         "up" => {
             let _lock = Lock::take(&layout)?;
             up(&layout, names)?;
-            for (name, value) in variables(&layout) {
+            for (name, value) in variables(&layout)? {
                 println!("export {name}={value}");
             }
         }
@@ -80,7 +81,7 @@ pub(crate) fn up_all() -> Result<Running> {
         .filter_map(|service| Some((service.name().to_owned(), service.version(&layout)?)))
         .collect();
     Ok(Running {
-        variables: variables(&layout),
+        variables: variables(&layout)?,
         versions,
     })
 }
@@ -157,17 +158,30 @@ pub(crate) fn demo_busybox() -> Result<PathBuf> {
     Ok(layout.packages(BUSYBOX).join("bin/busybox"))
 }
 
-/// Programs for tests that start an engine of their own: the variables that name them.
-pub(crate) fn private_engine() -> Result<Vec<(&'static str, PathBuf)>> {
+/// Programs for tests that start engines of their own, and a place on a disk for the data of large ones: the variables
+/// that name them.
+pub(crate) fn private_engines() -> Result<Vec<(&'static str, PathBuf)>> {
     let layout = Layout::new();
     let _lock = Lock::take(&layout)?;
     require_root()?;
-    prepare(&layout, &[BOOKWORM, FORKY])?;
-    docker::wrap(&layout, FORKY, "usr/sbin/dockerd", true)?;
-    Ok(vec![
-        ("BK_LIVE_DOCKERD", layout.base().join("bin/dockerd")),
+    prepare(&layout, &[BOOKWORM, TRIXIE, FORKY])?;
+    link_buildx(&layout)?;
+    let mut found = docker::programs(&layout)?;
+    let (docker, config) = docker_cli();
+    found.extend([
         ("BK_LIVE_BUSYBOX", docker::busybox_path(&layout)),
-    ])
+        ("BK_LIVE_DOCKER_CLI", docker),
+        ("BK_LIVE_DOCKER_CLI_CONFIG", config),
+        ("BK_LIVE_DATA", layout.data_dir()),
+    ]);
+    Ok(found)
+}
+
+/// Removes what [`private_engines`] has prepared for them, unless other daemons use it.
+pub(crate) fn private_engines_gone() -> Result<()> {
+    let layout = Layout::new();
+    let _lock = Lock::take(&layout)?;
+    remove_if_idle(&layout)
 }
 
 /// Starts the private engine that clients are compared on; returns its address.
@@ -216,10 +230,9 @@ fn up(layout: &Layout, names: &[String]) -> Result<()> {
     sets.extend(engines.iter().map(|engine| engine.suite));
     prepare(layout, &sets)?;
     link_buildx(layout)?;
-    docker::wrap(layout, SSHD, "usr/sbin/sshd", false)?;
-    docker::wrap(layout, PODMAN, "usr/bin/podman", false)?;
-    docker::wrap(layout, PODMAN, "usr/bin/conmon", false)?;
-    docker::wrap(layout, FORKY, "usr/sbin/dockerd", true)?;
+    docker::wrap(layout, SSHD, "usr/sbin/sshd", "sshd", false)?;
+    docker::wrap(layout, PODMAN, "usr/bin/podman", "podman", false)?;
+    docker::wrap(layout, PODMAN, "usr/bin/conmon", "conmon", false)?;
 
     let (first, second): (Vec<&Service>, Vec<&Service>) = services
         .iter()
@@ -316,7 +329,7 @@ fn status(layout: &Layout, names: &[String]) -> Result<()> {
 }
 
 /// The variables of all running services, which is what live tests read.
-fn variables(layout: &Layout) -> Vec<(String, String)> {
+fn variables(layout: &Layout) -> Result<Vec<(String, String)>> {
     let running: Vec<Service> = Service::all()
         .into_iter()
         .filter(|service| service.is_running(layout))
@@ -328,23 +341,26 @@ fn variables(layout: &Layout) -> Vec<(String, String)> {
     if !list.is_empty() {
         let mut add = |name: &str, path: PathBuf| list.push((name.to_owned(), path.display().to_string()));
         add("BK_LIVE_BUSYBOX", docker::busybox_path(layout));
+        add("BK_LIVE_DATA", layout.data_dir());
         add(
             "BK_LIVE_DOCKER_CLI",
             layout.packages(FORKY).join("usr/bin/docker"),
         );
         add("BK_LIVE_DOCKER_CLI_CONFIG", layout.cli_config());
         add("BK_LIVE_REGISTRY_PROGRAM", registry::program(layout));
-        add("BK_LIVE_DOCKERD", layout.base().join("bin/dockerd"));
+        for (name, path) in docker::programs(layout)? {
+            add(name, path);
+        }
         add("BK_LIVE_PODMAN", layout.base().join("bin/podman"));
         add("BK_LIVE_SSHD", layout.base().join("bin/sshd"));
         add("BK_LIVE_UMOCI", layout.packages(UMOCI).join("usr/bin/umoci"));
     }
-    list
+    Ok(list)
 }
 
 fn write_env(layout: &Layout) -> Result<()> {
     if layout.base().exists() {
-        let lines: String = variables(layout)
+        let lines: String = variables(layout)?
             .iter()
             .map(|(name, value)| format!("{name}={value}\n"))
             .collect();

@@ -133,9 +133,7 @@ fn remote_builders_bring_their_certificates() {
         let own = ours.sign(dir, "build.example", false).expect("signed");
         let client = theirs.sign(dir, "client", false).expect("signed");
         let socket = place.target.address.strip_prefix("unix://").expect("a socket");
-        let front = TlsFront::start(Path::new(socket), &own, Some(&theirs))
-            .await
-            .expect("a front");
+        let front = TlsFront::start(Path::new(socket), &own, Some(&theirs)).expect("a front");
         let address = format!("tcp://{}", front.address());
         let options = format!(
             "cacert={},cert={},key={},servername=build.example",

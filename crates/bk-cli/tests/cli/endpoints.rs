@@ -417,9 +417,7 @@ fn tls_trusts_whom_it_is_told_to() {
             .strip_prefix("unix://")
             .expect("a socket")
             .to_owned();
-        let front = TlsFront::start(Path::new(&socket), &good, Some(&theirs))
-            .await
-            .expect("a front");
+        let front = TlsFront::start(Path::new(&socket), &good, Some(&theirs)).expect("a front");
         let address = format!("tcp://{}", front.address());
         let shown = ["--tlscert", text(&client.cert), "--tlskey", text(&client.key)];
         let named = ["--tlsservername", "build.example"];
@@ -441,9 +439,7 @@ fn tls_trusts_whom_it_is_told_to() {
             .builds(&address, &[&["--tlsdir", text(&tls)], &named[..]].concat())
             .await;
 
-        let old = TlsFront::start(Path::new(&socket), &expired, None)
-            .await
-            .expect("a front");
+        let old = TlsFront::start(Path::new(&socket), &expired, None).expect("a front");
         let old = format!("tcp://{}", old.address());
         for (address, flags, why) in [
             (

@@ -270,11 +270,9 @@ async fn certificates_that_are_not_accepted() {
         place.path("torn.pem"),
     );
     let nothing = place.path("nothing.sock");
-    let front = TlsFront::start(&nothing, &good, Some(&theirs))
-        .await
-        .expect("a front");
+    let front = TlsFront::start(&nothing, &good, Some(&theirs)).expect("a front");
     let old = ours.sign(dir, "old.example", true).expect("signed");
-    let old = TlsFront::start(&nothing, &old, None).await.expect("a front");
+    let old = TlsFront::start(&nothing, &old, None).expect("a front");
     let (front_port, old_port) = (
         front.address().port().to_string(),
         old.address().port().to_string(),

@@ -100,11 +100,6 @@ fn a_daemon_that_says_nothing_is_not_waited_for() {
 #[test]
 fn certificates_that_do_not_fit_are_told() {
     let daemon = bk_testkit::fake::FakeDaemon::start(bk_testkit::fake::Script::healthy()).expect("a daemon");
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .expect("a runtime");
     let mut snapshots = Snapshots::default();
     let mut scene = scene();
     let authority = Authority::new().expect("an authority");
@@ -112,9 +107,7 @@ fn certificates_that_do_not_fit_are_told() {
     let identity = authority
         .sign(scene.around(), "127.0.0.1", false)
         .expect("a certificate");
-    let front = runtime
-        .block_on(TlsFront::start(daemon.socket(), &identity, Some(&authority)))
-        .expect("a front");
+    let front = TlsFront::start(daemon.socket(), &identity, Some(&authority)).expect("a front");
     scene.at("buildkitd", &format!("tcp://{}", front.address()));
     let ca = scene.around().join("ca.pem");
     std::fs::write(&ca, authority.pem()).expect("writable");

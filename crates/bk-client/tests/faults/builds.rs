@@ -66,13 +66,10 @@ pub(crate) struct Job {
 }
 
 impl Job {
-    /// `small` is for slow links.
-    pub(crate) fn make(random: &mut Random, out: Out, small: bool) -> std::io::Result<Self> {
-        // Not where the temporary files of the client are counted.
-        let outside = std::env::temp_dir();
-        let context = tempfile::Builder::new()
-            .prefix("bk-faults-context-")
-            .tempdir_in(&outside)?;
+    /// `small` is for slow links. Its files are below `outside`, which is not where the temporary files of the client are
+    /// counted.
+    pub(crate) fn make(random: &mut Random, out: Out, small: bool, outside: &Path) -> std::io::Result<Self> {
+        let context = tempfile::Builder::new().prefix("context-").tempdir_in(outside)?;
         let busybox = std::env::var_os("BK_LIVE_BUSYBOX");
         let (files, large) = if small { (5, 40_000) } else { (150, 3 << 20) };
         for n in 0..files {
@@ -93,9 +90,7 @@ impl Job {
         fs::write(context.path().join("Dockerfile"), text)?;
         Ok(Self {
             context,
-            place: tempfile::Builder::new()
-                .prefix("bk-faults-place-")
-                .tempdir_in(&outside)?,
+            place: tempfile::Builder::new().prefix("place-").tempdir_in(outside)?,
             out,
             tag: format!("faults-{:016x}:1", random.next()),
         })

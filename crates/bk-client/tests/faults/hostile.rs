@@ -7,14 +7,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bk_client::{Backend, BuildRequest, ConnectOptions, Environment, EventSink, ImageBuilder, connect_with};
+use bk_client::{
+    Backend, BuildRequest, ConnectOptions, Environment, EventSink, ImageBuilder, Network, connect_with,
+};
 use bk_testkit::fake::{FakeDaemon, Fault, Moment, Script};
 use tempfile::TempDir;
 use tokio::{io::AsyncWriteExt, net::UnixListener};
 
 use crate::{WORKERS, leaks::memory};
 
-/// The variable that makes this program a client: address, context and seconds, each on a line.
+/// The variable that makes this program a client: address, context, seconds, seconds of silence and the kind of the daemon,
+/// each on a line.
 const CHILD: &str = "BK_FAULTS_CHILD";
 /// Memory that no client may need, in MiB: a message of 16 MiB, its parts and what is decoded of it, and the program itself.
 const MEMORY: u64 = 256;
@@ -42,7 +45,12 @@ pub(crate) fn child() -> Option<ExitCode> {
     let text = std::env::var(CHILD).ok()?;
     let mut lines = text.lines();
     let (address, context) = (lines.next()?.to_owned(), lines.next()?.to_owned());
-    let limit = Duration::from_secs(lines.next()?.parse().ok()?);
+    let mut seconds = || Some(Duration::from_secs(lines.next()?.parse().ok()?));
+    let (limit, stall) = (seconds()?, seconds()?);
+    let backend = match lines.next()? {
+        "docker" => Backend::Docker,
+        _ => Backend::Buildkitd,
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .enable_all()
@@ -54,11 +62,15 @@ pub(crate) fn child() -> Option<ExitCode> {
             let options = ConnectOptions::new()
                 .environment(Environment::empty())
                 .addr(address)
-                .backend(Backend::Buildkitd);
+                .backend(backend);
             let client = Box::pin(connect_with(options)).await?;
-            let request = BuildRequest::new(Path::new(&context))
+            let mut request = BuildRequest::new(Path::new(&context))
                 .tag("hostile:1")
-                .stall_timeout(Some(STALL));
+                .stall_timeout(Some(stall));
+            if backend == Backend::Docker {
+                // The engines of this program have none.
+                request.steps.network = Network::None;
+            }
             client.build(request, EventSink::discard()).await
         };
         match tokio::time::timeout(limit, building).await {
@@ -80,9 +92,20 @@ pub(crate) fn child() -> Option<ExitCode> {
 
 /// Builds `context` at `address` in a process of its own.
 pub(crate) async fn client(address: &str, context: &Path, seconds: u64) -> Result<Child, String> {
+    let rest = format!("{seconds}\n{}\nbuildkitd", STALL.as_secs());
+    run(format!("{address}\n{}\n{rest}", context.display()), seconds).await
+}
+
+/// The same on a Docker Engine, which is given the time that it takes.
+pub(crate) async fn docker_client(address: &str, context: &Path, seconds: u64) -> Result<Child, String> {
+    let rest = format!("{seconds}\n{seconds}\ndocker");
+    run(format!("{address}\n{}\n{rest}", context.display()), seconds).await
+}
+
+async fn run(what: String, seconds: u64) -> Result<Child, String> {
     let program = std::env::current_exe().map_err(|e| e.to_string())?;
     let running = tokio::process::Command::new(program)
-        .env(CHILD, format!("{address}\n{}\n{seconds}", context.display()))
+        .env(CHILD, what)
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .kill_on_drop(true)

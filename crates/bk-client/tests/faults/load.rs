@@ -13,7 +13,8 @@ use bk_client::{
 use bk_testkit::fake::{FakeDaemon, Script};
 
 use crate::{
-    daemon::{Dockerd, tmpfs, unmount_below},
+    daemon::{Dockerd, Version},
+    home::{tmpfs, unmount_below},
     hostile,
     leaks::{Count, forget_peak, memory},
 };
@@ -41,8 +42,15 @@ async fn connected(daemon: &Dockerd, route: DockerRoute) -> Result<Client, Strin
 }
 
 async fn dockerd() -> Result<Dockerd, String> {
-    let program = std::env::var_os("BK_LIVE_DOCKERD").ok_or("BK_LIVE_DOCKERD names no dockerd")?;
-    Dockerd::start(program.as_ref()).await.map_err(|e| e.to_string())
+    let started = Dockerd::start(Version::Docker28).await;
+    started.map_err(|e| e.to_string())
+}
+
+/// One whose data is on a disk.
+async fn dockerd_on_disk() -> Result<Dockerd, String> {
+    let place = std::env::var_os("BK_LIVE_DATA").ok_or("BK_LIVE_DATA names no directory")?;
+    let started = Dockerd::start_on(Version::Docker28, place.as_ref()).await;
+    started.map_err(|e| e.to_string())
 }
 
 /// Writes a context of a few small files that no cache knows.
@@ -58,8 +66,10 @@ pub(crate) async fn load() -> Vec<String> {
     println!("\nfaults: load");
     for (what, done) in [
         ("64 builds at once", at_once().await),
-        ("500,000 files", many_files().await),
-        ("a file of 20 GiB", large_file().await),
+        ("500,000 files, to the fake daemon", many_files(false).await),
+        ("500,000 files, to Docker 28.5", many_files(true).await),
+        ("a file of 20 GiB, to the fake daemon", large_file(false).await),
+        ("a file of 20 GiB, to Docker 28.5", large_file(true).await),
     ] {
         match done {
             Ok(text) => println!("| {what} | {text} |"),
@@ -117,7 +127,28 @@ async fn measured(context: &Path) -> Result<(f64, u64), String> {
     Ok((child.took.as_secs_f64(), child.peak))
 }
 
-async fn many_files() -> Result<String, String> {
+/// The same on a real one with its data on a disk.
+async fn measured_on_docker(context: &Path) -> Result<(f64, u64), String> {
+    let daemon = dockerd_on_disk().await?;
+    let address = format!("unix://{}", daemon.socket().display());
+    let child = hostile::docker_client(&address, context, 3600).await?;
+    if child.outcome != "right" {
+        return Err(child.outcome);
+    }
+    Ok((child.took.as_secs_f64(), child.peak))
+}
+
+/// A step on a real daemon that looks whether `test` holds of the context below `/in`.
+fn looked_at(dir: &Path, before: &str, from: &str, test: &str) -> Result<(), String> {
+    let said = |e: std::io::Error| e.to_string();
+    let busybox = std::env::var_os("BK_LIVE_BUSYBOX").ok_or("BK_LIVE_BUSYBOX names no busybox")?;
+    fs::copy(busybox, dir.join("sh")).map_err(said)?;
+    let mount = format!("--mount=type=bind,{from}target=/in");
+    let text = format!("{before}FROM scratch\nCOPY sh /bin/sh\nRUN {mount} {test}\n");
+    fs::write(dir.join("Dockerfile"), text).map_err(said)
+}
+
+async fn many_files(real: bool) -> Result<String, String> {
     let said = |e: std::io::Error| e.to_string();
     let dir = tempfile::tempdir().map_err(said)?;
     tmpfs(dir.path(), "size=2g,nr_inodes=600k").map_err(said)?;
@@ -130,6 +161,13 @@ async fn many_files() -> Result<String, String> {
             let content: &[u8] = if n % 10 == 0 { b"x" } else { b"" };
             fs::write(parent.join(format!("file-{n}")), content).map_err(said)?;
         }
+        if real {
+            let count = |what: &str| format!("\"$(find /in -name 'file-*' {what} | wc -l)\"");
+            let (all, full) = (count(""), count("-size +0"));
+            let test = format!("[ {all} = {FILES} ] && [ {full} = {} ]", FILES / 10);
+            looked_at(dir.path(), "FROM scratch AS all\nCOPY . /\n", "from=all,", &test)?;
+            return measured_on_docker(dir.path()).await;
+        }
         fs::write(dir.path().join("Dockerfile"), "FROM scratch\nCOPY . /\n").map_err(said)?;
         measured(dir.path()).await
     }
@@ -139,13 +177,20 @@ async fn many_files() -> Result<String, String> {
     Ok(format!("right | {took:.1} s | {peak} MiB"))
 }
 
-async fn large_file() -> Result<String, String> {
+async fn large_file(real: bool) -> Result<String, String> {
     let said = |e: std::io::Error| e.to_string();
     let dir = tempfile::tempdir().map_err(said)?;
-    fs::write(dir.path().join("Dockerfile"), "FROM scratch\nCOPY . /\n").map_err(said)?;
     let file = fs::File::create(dir.path().join("large")).map_err(said)?;
     file.set_len(LARGE).map_err(said)?;
-    let (took, peak) = measured(dir.path()).await?;
+    let (took, peak) = if real {
+        // Not copied: the daemon has written all of it to its disk once already.
+        let test = format!("[ \"$(stat -c %s /in/large)\" = {LARGE} ]");
+        looked_at(dir.path(), "", "", &test)?;
+        measured_on_docker(dir.path()).await?
+    } else {
+        fs::write(dir.path().join("Dockerfile"), "FROM scratch\nCOPY . /\n").map_err(said)?;
+        measured(dir.path()).await?
+    };
     Ok(format!("right | {took:.1} s | {peak} MiB"))
 }
 

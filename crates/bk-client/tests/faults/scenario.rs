@@ -6,19 +6,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bk_client::{
-    Backend, BuildError, BuildEvent, BuildOutcome, Client, ConnectOptions, DockerRoute, Environment,
-    EventSink, ImageBuilder, connect_with,
-};
+use bk_client::{BuildError, BuildEvent, BuildOutcome, EventSink, ImageBuilder};
 use bk_testkit::{live::Engine, proxy::Proxy};
 use tokio::sync::watch;
 
 use crate::{
     builds::{Job, Out, Random},
-    daemon::{Dockerd, tmpfs, unmount_below},
+    daemon::{Dockerd, Dockerds, Version},
+    home::{tmpfs, unmount_below},
     leaks::Count,
     options::Options,
     table::{Ran, Table},
+    way::{Open, Way},
 };
 
 /// How long a build may take, whatever happens to it: much more than the silence that it bears, for a busy machine.
@@ -44,10 +43,11 @@ pub(crate) enum Kind {
     FullThere,
     Removed,
     Cancel,
+    CancelStopped,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Kill,
         Self::Pause,
         Self::Hang,
@@ -59,6 +59,7 @@ impl Kind {
         Self::FullThere,
         Self::Removed,
         Self::Cancel,
+        Self::CancelStopped,
     ];
 
     fn name(self) -> &'static str {
@@ -74,6 +75,7 @@ impl Kind {
             Self::FullThere => "full-there",
             Self::Removed => "removed",
             Self::Cancel => "cancel",
+            Self::CancelStopped => "cancel-stopped",
         }
     }
 
@@ -86,14 +88,18 @@ impl Kind {
     }
 
     /// Whether a build may end like that.
-    fn allows(self, outcome: &str) -> bool {
+    fn allows(self, way: Way, outcome: &str) -> bool {
         let allowed: &[&str] = match self {
             Self::Delay | Self::Throttle | Self::Pause => &["right"],
             Self::Kill | Self::Cut => &["right", "session lost"],
-            Self::Hang => &["right", "stalled"],
+            Self::Hang => &["right", "stalled", "timeout"],
             Self::FullHere => &["local"],
             Self::Removed => &["right", "local"],
-            Self::Cancel => &["right", "cancelled"],
+            Self::Cancel | Self::CancelStopped => &["right", "cancelled"],
+            // Who changes a byte under TLS has cut the connection, at most.
+            Self::Corrupt if way == Way::Tls => {
+                &["right", "session lost", "stalled", "cannot connect", "timeout"]
+            }
             Self::FullThere | Self::Corrupt => return true,
         };
         allowed.contains(&outcome)
@@ -110,12 +116,18 @@ enum Moment {
     Exporting,
 }
 
-/// All runs, with temporary files in `scratch`, where they are counted; returns what is wrong.
-pub(crate) async fn runs(options: &Options, program: &Path, scratch: &Path) -> Vec<String> {
-    let mut daemon = match Dockerd::start(program).await {
-        Ok(daemon) => daemon,
-        Err(e) => return vec![format!("no dockerd: {e}")],
-    };
+/// Where a run keeps its files.
+#[derive(Clone, Copy)]
+pub(crate) struct Places<'a> {
+    /// Temporary files of the client, which are counted.
+    pub(crate) scratch: &'a Path,
+    /// Contexts and results.
+    pub(crate) jobs: &'a Path,
+}
+
+/// All runs; returns what is wrong.
+pub(crate) async fn runs(options: &Options, places: Places<'_>) -> Vec<String> {
+    let mut daemons = Dockerds::default();
     // The first one starts the runtime of all proxies, whose descriptors stay.
     drop(Proxy::start("unix:///nowhere"));
     let (mut table, mut failures) = (Table::default(), Vec::new());
@@ -123,7 +135,7 @@ pub(crate) async fn runs(options: &Options, program: &Path, scratch: &Path) -> V
         let kind = options.only.unwrap_or(Kind::ALL[number % Kind::ALL.len()]);
         let mut random = Random::new(options.seed.wrapping_mul(1_000_003).wrapping_add(number as u64));
         let begun = Instant::now();
-        let (ran, problems) = match one(&mut daemon, kind, &mut random, scratch).await {
+        let (ran, problems) = match one(&mut daemons, kind, &mut random, places).await {
             Ok(done) => done,
             Err(e) => {
                 failures.push(format!("run {number} ({}): {e}", kind.name()));
@@ -131,8 +143,9 @@ pub(crate) async fn runs(options: &Options, program: &Path, scratch: &Path) -> V
             }
         };
         println!(
-            "run {number:>3} {:<10} {:<16} {:>5.1} s of {:>5.1} s{}",
+            "run {number:>3} {:<14} {:<33} {:<16} {:>5.1} s of {:>5.1} s{}",
             ran.kind,
+            ran.place,
             ran.outcome,
             ran.took.as_secs_f64(),
             begun.elapsed().as_secs_f64(),
@@ -154,18 +167,21 @@ pub(crate) async fn runs(options: &Options, program: &Path, scratch: &Path) -> V
 
 /// One run: how it ended, and what is wrong with that. An error is one of the surroundings.
 async fn one(
-    daemon: &mut Dockerd,
+    daemons: &mut Dockerds,
     kind: Kind,
     random: &mut Random,
-    scratch: &Path,
+    places: Places<'_>,
 ) -> Result<(Ran, Vec<String>), String> {
     let said = |e: std::io::Error| e.to_string();
+    let version = *random.of(&Version::WEIGHTED);
+    let way = way(kind, random);
     let out = match kind {
         Kind::FullHere | Kind::Removed => *random.of(&[Out::Directory, Out::Archive]),
+        _ if way.is_tar() => Out::Image,
         _ => *random.of(&[Out::Image, Out::Directory, Out::Archive]),
     };
-    let route = *random.of(&[DockerRoute::Grpc, DockerRoute::Build]);
-    let job = Job::make(random, out, kind == Kind::Throttle).map_err(said)?;
+    let daemon = daemons.get(version).await.map_err(said)?;
+    let job = Job::make(random, out, kind == Kind::Throttle, places.jobs).map_err(said)?;
     let moment = match kind {
         Kind::Removed => Moment::Exporting,
         _ => *random.of(&[
@@ -185,9 +201,10 @@ async fn one(
     if kind == Kind::FullHere {
         tmpfs(job.place(), "size=1m").map_err(said)?;
     }
-    let places = [scratch];
-    let before = Count::now(&places);
-    let proxy = Proxy::start(&format!("unix://{}", daemon.socket().display())).map_err(said)?;
+    let counted = [places.scratch];
+    let before = Count::now(&counted);
+    let open = Open::to(&daemon.socket(), way).map_err(said)?;
+    let proxy = &open.proxy;
     match kind {
         Kind::Delay => {
             let delay = Duration::from_millis(2 + random.below(10));
@@ -200,13 +217,11 @@ async fn one(
     let begun = Instant::now();
     let mut stopped = None;
     let result = {
-        let client = connect(&proxy, route)
-            .await
-            .map_err(|e| format!("connecting: {e}"))?;
+        let client = open.connect().await.map_err(|e| format!("connecting: {e}"))?;
         let (sink, reached) = moments();
         let build = client.build(job.request(retries, stall), sink);
         let mut build = std::pin::pin!(tokio::time::timeout(DEADLINE, build));
-        let mut acting = std::pin::pin!(act(daemon, &proxy, kind, random, &job, reached, (moment, pause)));
+        let mut acting = std::pin::pin!(act(daemon, proxy, kind, random, &job, reached, (moment, pause)));
         tokio::select! {
             biased;
             result = &mut build => Some(result),
@@ -214,32 +229,35 @@ async fn one(
                 stopped = Some(Instant::now());
                 match kind {
                     // Dropped behind this block.
-                    Kind::Cancel => None,
+                    Kind::Cancel | Kind::CancelStopped => None,
                     _ => Some(build.await),
                 }
             }
         }
     };
     let took = begun.elapsed();
-    daemon.go_on();
+    if kind != Kind::CancelStopped {
+        daemon.go_on();
+    }
     daemon.make_room();
-    drop(proxy);
+    drop(open);
     let mut problems = Vec::new();
-    let left = Count::back_to(before, &places).await;
-    if let (Kind::Cancel, Some(stopped), None) = (kind, stopped, &result)
+    let left = Count::back_to(before, &counted).await;
+    if let (Some(stopped), None) = (stopped, &result)
         && stopped.elapsed() > CANCEL
     {
         problems.push(format!("all was gone only after {:?}", stopped.elapsed()));
     }
+    daemon.go_on();
     if !answers(daemon).await {
         daemon.restart().await.map_err(said)?;
     }
     let engine = Engine::connect(&daemon.socket())
         .await
         .map_err(|e| e.to_string())?;
-    let (outcome, wrong) = judge(&job, kind, result, &engine).await;
+    let (outcome, wrong) = judge(&job, (kind, way), result, &engine).await;
     problems.extend(wrong);
-    if !kind.allows(&outcome) {
+    if !kind.allows(way, &outcome) {
         problems.push(format!("`{outcome}` is no end of this kind"));
     }
     let mut leaks = job.beside().len();
@@ -256,10 +274,12 @@ async fn one(
     drop(engine.prune_builds().await);
     unmount_below(job.place());
     let kind = kind.name();
-    let context = format!("{out:?} by {route:?}, {moment:?} + {pause:?}, {retries} retries");
+    let place = format!("{}, {}", version.name(), way.name());
+    let context = format!("{out:?} by {place}, {moment:?} + {pause:?}, {retries} retries");
     let problems = problems.into_iter().map(|p| format!("{p} ({context})")).collect();
     let ran = Ran {
         kind,
+        place,
         outcome,
         took,
         leaks,
@@ -267,13 +287,19 @@ async fn one(
     Ok((ran, problems))
 }
 
-async fn connect(proxy: &Proxy, route: DockerRoute) -> Result<Client, BuildError> {
-    let options = ConnectOptions::new()
-        .environment(Environment::empty())
-        .addr(proxy.address())
-        .backend(Backend::Docker)
-        .docker_route(route);
-    Box::pin(connect_with(options)).await
+/// A way on which that can happen, and be noticed.
+fn way(kind: Kind, random: &mut Random) -> Way {
+    let fits = |way: &Way| match kind {
+        // Only images come by it, and a daemon that hangs is noticed by nobody.
+        Kind::FullHere | Kind::Removed | Kind::Hang => !way.is_tar(),
+        _ => true,
+    };
+    let ways: Vec<_> = Way::WEIGHTED.into_iter().filter(fits).collect();
+    match kind {
+        // Half of them: there is a promise to keep.
+        Kind::Corrupt if random.below(2) == 0 => Way::Tls,
+        _ => *random.of(&ways),
+    }
 }
 
 /// Whether the daemon still works after what it went through.
@@ -340,6 +366,11 @@ async fn act(
             daemon.go_on();
         }
         Kind::Hang => daemon.stop(),
+        Kind::CancelStopped => {
+            daemon.stop();
+            // sleep: the silence in which the build is dropped
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
         Kind::Cut => proxy.cut(),
         Kind::Corrupt => {
             let (up, down) = (proxy.bytes_to_daemon(), proxy.bytes_to_client());
@@ -357,7 +388,12 @@ async fn act(
 type Built = Result<Result<BuildOutcome, BuildError>, tokio::time::error::Elapsed>;
 
 /// The class of an end, and what is wrong with it.
-async fn judge(job: &Job, kind: Kind, result: Option<Built>, engine: &Engine) -> (String, Vec<String>) {
+async fn judge(
+    job: &Job,
+    (kind, way): (Kind, Way),
+    result: Option<Built>,
+    engine: &Engine,
+) -> (String, Vec<String>) {
     let mut wrong = Vec::new();
     let outcome = match result {
         None => "cancelled".to_owned(),
@@ -369,7 +405,7 @@ async fn judge(job: &Job, kind: Kind, result: Option<Built>, engine: &Engine) ->
         Some(Ok(Ok(_))) => match job.check(engine).await {
             Ok(()) => "right".to_owned(),
             // Nothing in the protocol would tell: that is what TLS is for.
-            Err(_) if kind == Kind::Corrupt => "other bytes".to_owned(),
+            Err(_) if kind == Kind::Corrupt && way != Way::Tls => "other bytes".to_owned(),
             Err(e) => {
                 wrong.push(format!("it succeeded with a wrong result: {e}"));
                 "WRONG".to_owned()
@@ -377,13 +413,13 @@ async fn judge(job: &Job, kind: Kind, result: Option<Built>, engine: &Engine) ->
         },
         Some(Ok(Err(e))) => {
             if let Err(left) = job.check_failed().or_else(|e| match kind {
-                Kind::Corrupt => Ok(()),
+                Kind::Corrupt if way != Way::Tls => Ok(()),
                 _ => Err(e),
             }) {
                 wrong.push(left);
             }
             let class = class(&e);
-            if !kind.allows(class) {
+            if !kind.allows(way, class) {
                 wrong.push(bk_testkit::events::chain(&e));
             }
             class.to_owned()

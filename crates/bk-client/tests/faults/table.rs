@@ -6,13 +6,15 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 #[derive(Clone, Debug)]
 pub(crate) struct Ran {
     pub(crate) kind: &'static str,
+    /// The daemon, and the way to it.
+    pub(crate) place: String,
     /// `right`, `cancelled`, or the class of the error.
     pub(crate) outcome: String,
     pub(crate) took: Duration,
     pub(crate) leaks: usize,
 }
 
-/// The runs of each kind.
+/// The runs of each kind, and those on each daemon.
 #[derive(Default)]
 pub(crate) struct Table(Vec<Ran>);
 
@@ -24,13 +26,26 @@ impl Table {
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut kinds: BTreeMap<&str, Vec<&Ran>> = BTreeMap::new();
+        self.rows(f, "fault", |ran| ran.kind)?;
+        writeln!(f)?;
+        self.rows(f, "daemon, and the way to it", |ran| &ran.place)
+    }
+}
+
+impl Table {
+    fn rows<'a>(
+        &'a self,
+        f: &mut fmt::Formatter<'_>,
+        title: &str,
+        key: fn(&'a Ran) -> &'a str,
+    ) -> fmt::Result {
+        let mut groups: BTreeMap<&str, Vec<&Ran>> = BTreeMap::new();
         for ran in &self.0 {
-            kinds.entry(ran.kind).or_default().push(ran);
+            groups.entry(key(ran)).or_default().push(ran);
         }
-        writeln!(f, "| fault | runs | outcomes | longest | leaks |")?;
+        writeln!(f, "| {title} | runs | outcomes | longest | leaks |")?;
         writeln!(f, "|---|---|---|---|---|")?;
-        for (kind, runs) in kinds {
+        for (name, runs) in groups {
             let mut outcomes: BTreeMap<&str, usize> = BTreeMap::new();
             for ran in &runs {
                 *outcomes.entry(&ran.outcome).or_default() += 1;
@@ -40,7 +55,7 @@ impl fmt::Display for Table {
             let leaks: usize = runs.iter().map(|r| r.leaks).sum();
             writeln!(
                 f,
-                "| {kind} | {} | {} | {:.1} s | {leaks} |",
+                "| {name} | {} | {} | {:.1} s | {leaks} |",
                 runs.len(),
                 outcomes.join(", "),
                 longest.as_secs_f64()
