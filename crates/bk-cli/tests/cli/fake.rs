@@ -345,7 +345,7 @@ fn begin(daemon: &FakeDaemon, context: &Path) -> (Child, BufReader<ChildStderr>)
     begun(&mut build(daemon, context, &["--progress", "plain"]))
 }
 
-fn send(child: &Child, signal: Signal) {
+pub(super) fn send(child: &Child, signal: Signal) {
     kill(
         Pid::from_raw(i32::try_from(child.id()).expect("a process id")),
         signal,
