@@ -1,9 +1,21 @@
 //! A daemon that does things wrong: each ends in a typed error in bounded time, or does no harm.
 
-use bk_client::{BuildError, BuildRequest, Fault as Blame, ImageBuilder};
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use bk_client::{
+    Backend, BuildError, BuildEvent, BuildRequest, ConnectOptions, Environment, EventSink, Fault as Blame,
+    ImageBuilder, Pem, TlsOptions,
+};
 use bk_testkit::{
     events::{Recorder, chain},
     fake::{Fault, Moment, Script},
+    fixture::TreeBuilder,
+    live::until,
+    proxy::Proxy,
+    tls::{Authority, TlsFront},
 };
 
 use crate::{LIMIT, bounded, client, fake, small};
@@ -238,4 +250,76 @@ async fn warnings_arrive_with_their_place() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_session_stays_healthy_under_a_strict_daemon() {
     harmless(Fault::WaitForHealthChecks(3)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_byte_that_is_changed_under_tls_is_an_error_and_never_an_image() {
+    let (tree, keys) = (small(), tempfile::tempdir().expect("a directory"));
+    let authority = Authority::new().expect("keys");
+    let identity = authority
+        .sign(keys.path(), "127.0.0.1", false)
+        .expect("a certificate");
+    let trust = Pem::Bytes(authority.pem().into_bytes().into());
+    let up = [0, 700, 5000, 20_000, 40_000, 70_000].map(|at| (Some(at), None));
+    let down = [0, 300, 1500, 2000].map(|at| (None, Some(at)));
+    for (up, down) in up.into_iter().chain(down) {
+        let at = format!("{up:?} {down:?}");
+        let daemon = fake(Script::healthy());
+        let front = TlsFront::start(daemon.socket(), &identity, None).expect("a front");
+        let proxy = Proxy::on_port(&format!("tcp://{}", front.address())).expect("a proxy");
+        let options = ConnectOptions::new()
+            .environment(Environment::empty())
+            .addr(proxy.address())
+            .tls(TlsOptions::new().ca(trust.clone()))
+            .backend(Backend::Buildkitd);
+        let client = bounded("connecting", Box::pin(bk_client::connect_with(options)))
+            .await
+            .expect("connect");
+        // What the first question still has to say would be counted too.
+        let closed = until(LIMIT, Duration::from_millis(5), async || proxy.connections() == 0).await;
+        assert!(closed, "{at}");
+        let (sent, came) = (proxy.bytes_to_daemon(), proxy.bytes_to_client());
+        proxy.corrupt(up.map(|at| sent + at), down.map(|at| came + at));
+        let request = BuildRequest::new(tree.path())
+            .tag("changed:1")
+            .stall_timeout(Some(Duration::from_secs(5)));
+        let result = bounded("the build", client.build(request, EventSink::discard())).await;
+        assert_eq!(proxy.corrupted(), 1, "{at}");
+        let error = result
+            .err()
+            .unwrap_or_else(|| panic!("{at}: the build succeeded"));
+        assert_eq!(error.fault(), Blame::Network, "{at}: {}", chain(&error));
+        assert!(daemon.image("changed:1").is_none(), "{at}");
+    }
+}
+
+#[tokio::test]
+async fn a_callback_that_blocks_is_no_stall() {
+    // All that comes from the daemon are answers to pings, and those are late.
+    let daemon = fake(Script::healthy().health_interval(Duration::from_secs(3600)));
+    let proxy = Proxy::start(&daemon.address()).expect("a proxy");
+    let client = client(&proxy.address()).await;
+    let tree = TreeBuilder::new()
+        .file(
+            "Dockerfile",
+            "FROM scratch\nCOPY sh /bin/sh\nRUN echo begun && sleep 9\n",
+        )
+        .file("sh", "shell\n")
+        .build()
+        .expect("fixture");
+    proxy.slow_down(Duration::ZERO, Duration::from_millis(600));
+    let blocked = AtomicBool::new(false);
+    let sink = EventSink::from_fn(move |event| {
+        if matches!(event, BuildEvent::Log(_)) && !blocked.swap(true, Ordering::Relaxed) {
+            // sleep: that is the callback
+            std::thread::sleep(Duration::from_secs(5));
+        }
+    });
+    let request = BuildRequest::new(tree.path())
+        .tag("blocked:1")
+        .stall_timeout(Some(Duration::from_secs(3)));
+    let result = bounded("the build", client.build(request, sink)).await;
+    if let Err(e) = result {
+        panic!("{}", chain(&e));
+    }
 }

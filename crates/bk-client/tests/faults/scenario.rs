@@ -91,7 +91,9 @@ impl Kind {
     fn allows(self, way: Way, outcome: &str) -> bool {
         let allowed: &[&str] = match self {
             Self::Delay | Self::Throttle | Self::Pause => &["right"],
-            Self::Kill | Self::Cut => &["right", "session lost"],
+            // Before anything was asked of it, it is one that cannot be reached.
+            Self::Kill => &["right", "session lost", "cannot connect", "timeout"],
+            Self::Cut => &["right", "session lost"],
             Self::Hang => &["right", "stalled", "timeout"],
             Self::FullHere => &["local"],
             Self::Removed => &["right", "local"],
@@ -143,9 +145,10 @@ pub(crate) async fn runs(options: &Options, places: Places<'_>) -> Vec<String> {
             }
         };
         println!(
-            "run {number:>3} {:<14} {:<33} {:<16} {:>5.1} s of {:>5.1} s{}",
+            "run {number:>3} {:<14} {:<16} {:<15} {:<16} {:>5.1} s of {:>5.1} s{}",
             ran.kind,
-            ran.place,
+            ran.daemon,
+            ran.way,
             ran.outcome,
             ran.took.as_secs_f64(),
             begun.elapsed().as_secs_f64(),
@@ -274,12 +277,13 @@ async fn one(
     drop(engine.prune_builds().await);
     unmount_below(job.place());
     let kind = kind.name();
-    let place = format!("{}, {}", version.name(), way.name());
-    let context = format!("{out:?} by {place}, {moment:?} + {pause:?}, {retries} retries");
+    let (version, way) = (version.name(), way.name());
+    let context = format!("{out:?} on {version} by {way}, {moment:?} + {pause:?}, {retries} retries");
     let problems = problems.into_iter().map(|p| format!("{p} ({context})")).collect();
     let ran = Ran {
         kind,
-        place,
+        daemon: version,
+        way,
         outcome,
         took,
         leaks,

@@ -6,15 +6,16 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 #[derive(Clone, Debug)]
 pub(crate) struct Ran {
     pub(crate) kind: &'static str,
-    /// The daemon, and the way to it.
-    pub(crate) place: String,
+    pub(crate) daemon: &'static str,
+    /// The way to it.
+    pub(crate) way: &'static str,
     /// `right`, `cancelled`, or the class of the error.
     pub(crate) outcome: String,
     pub(crate) took: Duration,
     pub(crate) leaks: usize,
 }
 
-/// The runs of each kind, and those on each daemon.
+/// The runs of each kind, on each daemon, and by each way.
 #[derive(Default)]
 pub(crate) struct Table(Vec<Ran>);
 
@@ -28,7 +29,9 @@ impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.rows(f, "fault", |ran| ran.kind)?;
         writeln!(f)?;
-        self.rows(f, "daemon, and the way to it", |ran| &ran.place)
+        self.rows(f, "daemon", |ran| ran.daemon)?;
+        writeln!(f)?;
+        self.rows(f, "way to it", |ran| ran.way)
     }
 }
 
