@@ -13,6 +13,8 @@ mod call;
 mod exporters;
 #[path = "live/harness.rs"]
 mod harness;
+#[path = "live/health.rs"]
+mod health;
 #[path = "live/inspected.rs"]
 mod inspected;
 #[path = "live/many.rs"]

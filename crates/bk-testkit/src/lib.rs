@@ -23,6 +23,7 @@ pub mod fake;
 pub mod fixture;
 pub mod front;
 pub mod garbage;
+pub mod health;
 mod httpd;
 pub mod limits;
 pub mod live;

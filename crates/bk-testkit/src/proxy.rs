@@ -20,6 +20,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use crate::health::{Health, HealthWatch};
+
 /// Most bytes that are kept of what went to the daemon.
 const KEPT: usize = 64 << 20;
 /// Bytes moved at a time.
@@ -52,6 +54,10 @@ struct Shared {
     flip: [AtomicU64; 2],
     /// Bits that were turned over so far.
     flipped: AtomicUsize,
+    /// Connections that there were so far.
+    numbers: AtomicUsize,
+    /// What is known of the health checks of sessions.
+    health: std::sync::Mutex<HealthWatch>,
     /// What went to the daemon, if it is kept.
     kept: Option<std::sync::Mutex<Vec<u8>>>,
 }
@@ -115,6 +121,8 @@ impl Proxy {
             rate: [AtomicU64::new(0), AtomicU64::new(0)],
             flip: [AtomicU64::new(u64::MAX), AtomicU64::new(u64::MAX)],
             flipped: AtomicUsize::new(0),
+            numbers: AtomicUsize::new(0),
+            health: std::sync::Mutex::default(),
             kept,
         });
         crate::apart::spawn(accept(listener, Arc::clone(&shared), stop.clone()));
@@ -196,6 +204,11 @@ impl Proxy {
         for (flip, at) in self.shared.flip.iter().zip([to_daemon, to_client]) {
             flip.store(at.unwrap_or(u64::MAX), Ordering::SeqCst);
         }
+    }
+
+    /// What was seen of the health checks of sessions on connections of their own (the Docker routes `grpc` and `build`).
+    pub fn health(&self) -> Health {
+        crate::fake::locked(&self.shared.health).seen()
     }
 
     /// Bits that were turned over so far.
@@ -318,17 +331,18 @@ async fn both(
     daemon_write: impl AsyncWrite + Unpin,
     shared: &Shared,
 ) -> io::Result<()> {
-    let up = copy(client_read, daemon_write, shared, 0);
-    let down = copy(daemon_read, client_write, shared, 1);
+    let number = shared.numbers.fetch_add(1, Ordering::SeqCst);
+    let up = copy(client_read, daemon_write, shared, (number, 0));
+    let down = copy(daemon_read, client_write, shared, (number, 1));
     tokio::try_join!(up, down).map(drop)
 }
 
-/// Moves the bytes of one direction: 0 is towards the daemon.
+/// Moves the bytes of one direction of a connection: 0 is towards the daemon.
 async fn copy(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     shared: &Shared,
-    direction: usize,
+    (number, direction): (usize, usize),
 ) -> io::Result<()> {
     let counter = [&shared.to_daemon, &shared.to_client][direction];
     let [pause, rate, flip] = [&shared.pause, &shared.rate, &shared.flip].map(|both| &both[direction]);
@@ -360,6 +374,7 @@ async fn copy(
             let room = KEPT - kept.len();
             kept.extend_from_slice(&chunk[..n.min(room)]);
         }
+        crate::fake::locked(&shared.health).take(number, direction == 0, chunk);
         to.write_all(chunk).await?;
         shared.moved.notify_waiters();
     }
