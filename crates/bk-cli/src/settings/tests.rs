@@ -224,3 +224,91 @@ fn paths_of_a_file_are_meant_from_where_it_is() {
     let beside = file::resolve("D", Path::new("bk.toml"), None);
     assert_eq!(beside, Path::new("D"));
 }
+
+/// Texts by chance, from a seed that stays the same: a context's file may come from anybody.
+#[test]
+fn whatever_a_file_holds_it_is_read_or_refused_with_its_line() {
+    const GOOD: &str = "addr = \"ssh://me@b\"\n[build]\nprogress = 'plain'\nbuild-arg = { A = \"1\", \"b.c\" = 2 }\n\
+                        platform = [\"linux/amd64\"]\npull = true\n[bake]\nsync = \"mtime\"\n";
+    const PIECES: [&str; 20] = [
+        "[",
+        "]",
+        "[[",
+        "=",
+        "\"",
+        "'''",
+        "\"\"\"",
+        "\n",
+        "#",
+        ".",
+        "{",
+        "}",
+        ",",
+        "build",
+        "pull",
+        "0x",
+        "\\u",
+        "é",
+        "1979-05-27",
+        "\r",
+    ];
+    let (root, path) = (Cli::command(), Path::new("bk.toml"));
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut below = |limit: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        usize::try_from(state >> 33).expect("31 bits") % limit
+    };
+    let (mut good, mut bad) = (0, 0);
+    for round in 0..400 {
+        let mut text: Vec<char> = GOOD.chars().collect();
+        for _ in 0..below(4) {
+            let at = below(text.len());
+            match below(3) {
+                0 => drop(text.drain(at..(at + 8).min(text.len()))),
+                1 => drop(text.splice(at..at, PIECES[below(PIECES.len())].chars())),
+                _ => {
+                    let other = below(text.len());
+                    text.swap(at, other);
+                }
+            }
+        }
+        let text: String = text.into_iter().collect();
+        let lines = text.split('\n').count();
+        let line = match file::entries(path, &text, &root) {
+            Ok(entries) => {
+                good += 1;
+                entries.iter().map(|entry| entry.line).max().unwrap_or(1)
+            }
+            Err(e) => {
+                bad += 1;
+                let said = e.render();
+                let line = said
+                    .strip_prefix("ERROR: bk.toml:")
+                    .and_then(|rest| rest.split(':').next());
+                let line = line.and_then(|line| line.parse().ok());
+                line.unwrap_or_else(|| panic!("round {round}: {said}"))
+            }
+        };
+        assert!((1..=lines).contains(&line), "round {round}, line {line}: {text}");
+    }
+    assert!(good > 40 && bad > 100, "{good} and {bad}");
+    // As deep as a file can be.
+    let most = usize::try_from(crate::limits::SETTINGS_BYTES).expect("small") / 2 - 16;
+    for text in [
+        format!("a = {}", "[".repeat(most)),
+        format!("{}a = 1", "a.".repeat(most)),
+        format!("[{}a]", "a.".repeat(most)),
+        format!("a = {}", "{a=".repeat(most / 2)),
+    ] {
+        let said = file::entries(path, &text, &root)
+            .expect_err("no setting")
+            .render();
+        assert!(
+            said.starts_with("ERROR: bk.toml:1"),
+            "{}",
+            said.chars().take(200).collect::<String>()
+        );
+    }
+}
