@@ -93,6 +93,10 @@ impl ImageBuilder for BuildkitdBackend {
         bk_solve::build(&self.dialer, &self.options, request, events).await
     }
 
+    async fn check(&self, request: &BuildRequest) -> Result<(), BuildError> {
+        bk_solve::check(&self.info(), &self.options, request).await
+    }
+
     async fn call(
         &self,
         request: BuildRequest,

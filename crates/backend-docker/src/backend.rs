@@ -5,7 +5,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bk_build::{
     AdminOptions, Administration, BuildError, BuildEvent, BuildOutcome, BuildRequest, BuilderInfo, Call,
-    CallAnswer, CredentialProvider, EventSink, ImageBuilder, InputError, Inspected, Warning, WarningKind,
+    CallAnswer, CallHeaders, CredentialProvider, EventSink, ImageBuilder, InputError, Inspected, Warning,
+    WarningKind,
 };
 use bk_proto::Id;
 use bk_solve::{ControlAdmin, Dialer, ImageExporter, SolveOptions, with_retries, with_start_and_end};
@@ -30,6 +31,7 @@ pub struct DockerBackend {
     pub(crate) credentials: Arc<dyn CredentialProvider>,
     docker: Docker,
     route: DockerRoute,
+    headers: CallHeaders,
 }
 
 impl DockerBackend {
@@ -59,8 +61,23 @@ impl DockerBackend {
         route: DockerRoute,
         credentials: Arc<dyn CredentialProvider>,
     ) -> Result<Self, BuildError> {
+        Self::connect_with_headers(endpoint, route, credentials, CallHeaders::new()).await
+    }
+
+    /// [`connect_to`](Self::connect_to), with headers for every gRPC call, the first one and those that are no builds
+    /// included. Without a meaning on the routes `build` and `tar`.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect), and [`BuildError::Input`] when a header is not allowed.
+    pub async fn connect_with_headers(
+        endpoint: Endpoint,
+        route: DockerRoute,
+        credentials: Arc<dyn CredentialProvider>,
+        headers: CallHeaders,
+    ) -> Result<Self, BuildError> {
+        headers.check()?;
         let docker = daemon::client(&endpoint)?;
-        Self::from_docker(docker, endpoint, route, credentials).await
+        Self::settle(docker, endpoint, route, credentials, headers).await
     }
 
     /// [`connect`](Self::connect) for a program that has a [`Docker`] client already. `endpoint` must be where that
@@ -74,14 +91,26 @@ impl DockerBackend {
         route: DockerRoute,
         credentials: Arc<dyn CredentialProvider>,
     ) -> Result<Self, BuildError> {
+        Self::settle(docker, endpoint, route, credentials, CallHeaders::new()).await
+    }
+
+    async fn settle(
+        docker: Docker,
+        endpoint: Endpoint,
+        route: DockerRoute,
+        credentials: Arc<dyn CredentialProvider>,
+        headers: CallHeaders,
+    ) -> Result<Self, BuildError> {
         let (daemon, docker) = daemon::ask(&endpoint, docker).await?;
-        let route = route::choose(route, &endpoint, &info(&endpoint, &daemon), &daemon).await?;
+        let info = info(&endpoint, &daemon);
+        let route = route::choose(route, &endpoint, &info, &headers, &daemon).await?;
         Ok(Self {
             endpoint,
             daemon,
             credentials,
             docker,
             route,
+            headers,
         })
     }
 
@@ -131,11 +160,19 @@ impl DockerBackend {
     /// Opens byte streams to the BuildKit inside the engine, for programs that speak its API themselves; `None` on the routes
     /// `build` and `tar`, which have no such stream. Sessions attach through `Control/Session` then.
     pub fn dialer(&self) -> Option<Arc<dyn Dialer>> {
-        let (endpoint, info) = (self.endpoint.clone(), self.info());
+        let (endpoint, info, headers) = (self.endpoint.clone(), self.info(), self.headers.clone());
         match self.route {
-            DockerRoute::H2c => Some(Arc::new(H2c { endpoint, info })),
+            DockerRoute::H2c => Some(Arc::new(H2c {
+                endpoint,
+                info,
+                headers,
+            })),
             DockerRoute::Build | DockerRoute::Tar => None,
-            DockerRoute::Auto | DockerRoute::Grpc => Some(Arc::new(Grpc { endpoint, info })),
+            DockerRoute::Auto | DockerRoute::Grpc => Some(Arc::new(Grpc {
+                endpoint,
+                info,
+                headers,
+            })),
         }
     }
 
@@ -147,18 +184,10 @@ impl DockerBackend {
         build_ref: &str,
         events: &EventSink,
     ) -> Result<BuildOutcome, BuildError> {
-        let (endpoint, info) = (self.endpoint.clone(), self.info());
-        match self.route {
-            DockerRoute::H2c => {
-                let dialer = H2c { endpoint, info };
-                Box::pin(bk_solve::run(&dialer, options, request, build_ref, events)).await
-            }
-            DockerRoute::Build => build::by_session(self, request, build_ref, events).await,
-            DockerRoute::Tar => build::by_upload(self, request, build_ref, events).await,
-            DockerRoute::Auto | DockerRoute::Grpc => {
-                let dialer = Grpc { endpoint, info };
-                Box::pin(bk_solve::run(&dialer, options, request, build_ref, events)).await
-            }
+        match (self.dialer(), self.route) {
+            (Some(dialer), _) => Box::pin(bk_solve::run(&*dialer, options, request, build_ref, events)).await,
+            (None, DockerRoute::Tar) => build::by_upload(self, request, build_ref, events).await,
+            (None, _) => build::by_session(self, request, build_ref, events).await,
         }
     }
 
@@ -185,6 +214,16 @@ impl ImageBuilder for DockerBackend {
         with_start_and_end(self.info(), &build_ref, &events, build).await
     }
 
+    async fn check(&self, request: &BuildRequest) -> Result<(), BuildError> {
+        let mut request = request.clone();
+        push::take(self, &mut request).await?;
+        let options = SolveOptions::new(ImageExporter::Moby, self.credentials.clone());
+        match self.route {
+            DockerRoute::Build | DockerRoute::Tar => build::check(self, &request).await,
+            _ => bk_solve::check(&self.info(), &options, &request).await,
+        }
+    }
+
     async fn call(
         &self,
         request: BuildRequest,
@@ -192,36 +231,25 @@ impl ImageBuilder for DockerBackend {
         events: EventSink,
     ) -> Result<CallAnswer, BuildError> {
         let options = SolveOptions::new(ImageExporter::Moby, self.credentials.clone());
-        let (endpoint, info) = (self.endpoint.clone(), self.info());
-        match self.route {
-            DockerRoute::H2c => {
-                bk_solve::call(&H2c { endpoint, info }, &options, request, call, events).await
-            }
-            DockerRoute::Build | DockerRoute::Tar => {
+        match self.dialer() {
+            Some(dialer) => bk_solve::call(&*dialer, &options, request, call, events).await,
+            None => {
                 let route = self.route.name();
                 let why = format!(
                     "`{call}` cannot be asked on the Docker route {route}; the routes grpc and h2c can"
                 );
                 Err(InputError::new("--call", why, "").into())
             }
-            DockerRoute::Auto | DockerRoute::Grpc => {
-                bk_solve::call(&Grpc { endpoint, info }, &options, request, call, events).await
-            }
         }
     }
 
     fn administration(&self, options: AdminOptions) -> Option<Arc<dyn Administration>> {
-        let (endpoint, info) = (self.endpoint.clone(), self.info());
-        Some(match self.route {
-            DockerRoute::H2c => Arc::new(EngineAdmin::control(
+        Some(match self.dialer() {
+            Some(dialer) => Arc::new(EngineAdmin::control(
                 self,
-                ControlAdmin::new(H2c { endpoint, info }).options(options),
+                ControlAdmin::over(dialer).options(options),
             )),
-            DockerRoute::Build | DockerRoute::Tar => Arc::new(EngineAdmin::alone(self)),
-            DockerRoute::Auto | DockerRoute::Grpc => Arc::new(EngineAdmin::control(
-                self,
-                ControlAdmin::new(Grpc { endpoint, info }).options(options),
-            )),
+            None => Arc::new(EngineAdmin::alone(self)),
         })
     }
 

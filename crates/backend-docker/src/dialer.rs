@@ -1,7 +1,7 @@
 //! How bytes reach BuildKit inside an engine, for the two routes that speak its own gRPC.
 
 use async_trait::async_trait;
-use bk_build::{BuildError, BuilderInfo};
+use bk_build::{BuildError, BuilderInfo, CallHeaders};
 use bk_session::SessionHeaders;
 use bk_solve::{BoxedIo, Dialer};
 
@@ -14,12 +14,17 @@ use crate::{
 pub(crate) struct H2c {
     pub(crate) endpoint: Endpoint,
     pub(crate) info: BuilderInfo,
+    pub(crate) headers: CallHeaders,
 }
 
 #[async_trait]
 impl Dialer for H2c {
     async fn control(&self) -> Result<BoxedIo, BuildError> {
         self.endpoint.dial_for(Speaks::Http2).await
+    }
+
+    fn headers(&self) -> CallHeaders {
+        self.headers.clone()
     }
 
     fn info(&self) -> BuilderInfo {
@@ -31,6 +36,7 @@ impl Dialer for H2c {
 pub(crate) struct Grpc {
     pub(crate) endpoint: Endpoint,
     pub(crate) info: BuilderInfo,
+    pub(crate) headers: CallHeaders,
 }
 
 #[async_trait]
@@ -41,6 +47,10 @@ impl Dialer for Grpc {
 
     async fn session(&self, headers: &SessionHeaders) -> Result<Option<BoxedIo>, BuildError> {
         session(&self.endpoint, headers).await.map(Some)
+    }
+
+    fn headers(&self) -> CallHeaders {
+        self.headers.clone()
     }
 
     fn info(&self) -> BuilderInfo {

@@ -9,7 +9,7 @@ use bk_build::{
     BuildError, BuildEvent, BuildOutcome, BuildRequest, CredentialGiven, CredentialKind, CredentialProvider,
     CredentialQuery, CredentialUse, EventSink, InputError, OutputKind, Vertex, Warning, WarningKind,
 };
-use bk_solve::advise;
+use bk_solve::{advise, not_on_graph_drivers};
 use http::Method;
 use serde_json::{Value, json};
 use url::form_urlencoded;
@@ -52,9 +52,7 @@ pub(crate) async fn take(backend: &DockerBackend, request: &mut BuildRequest) ->
                 .get(key)
                 .is_some_and(|v| !matches!(v.as_str(), "false" | "0" | "f" | "F" | "False" | "FALSE"))
             {
-                let text = format!("`{key}` is not possible on an engine with graph drivers");
-                let allowed = "an engine with the containerd image store, or a standalone buildkitd";
-                return Err(InputError::new("--output", text, allowed).into());
+                return Err(not_on_graph_drivers(key).into());
             }
         }
         output.attrs.remove("push");

@@ -5,7 +5,7 @@
 
 use std::{fmt, str::FromStr, sync::Arc};
 
-use bk_build::{BuildError, BuilderInfo, NoCredentials, Refusal};
+use bk_build::{BuildError, BuilderInfo, CallHeaders, NoCredentials, Refusal};
 use bk_session::{Session, SessionConfig, Sources};
 use bk_solve::chain;
 
@@ -86,6 +86,7 @@ pub(crate) async fn choose(
     wanted: DockerRoute,
     endpoint: &Endpoint,
     info: &BuilderInfo,
+    headers: &CallHeaders,
     daemon: &Daemon,
 ) -> Result<DockerRoute, BuildError> {
     let mut reasons = Vec::new();
@@ -94,7 +95,7 @@ pub(crate) async fn choose(
         if route == DockerRoute::Auto || !(forced || wanted == DockerRoute::Auto) {
             continue;
         }
-        match check(route, forced, endpoint, info, daemon).await {
+        match check(route, forced, endpoint, info, headers, daemon).await {
             Ok(()) => return Ok(route),
             Err(why) => reasons.push((route, why)),
         }
@@ -125,10 +126,15 @@ async fn check(
     forced: bool,
     endpoint: &Endpoint,
     info: &BuilderInfo,
+    headers: &CallHeaders,
     daemon: &Daemon,
 ) -> Result<(), String> {
     let said = |e: BuildError| chain(&e);
-    let (endpoint, info) = (endpoint.clone(), info.clone().route(route.name()));
+    let (endpoint, info, headers) = (
+        endpoint.clone(),
+        info.clone().route(route.name()),
+        headers.clone(),
+    );
     match route {
         DockerRoute::Auto => Ok(()),
         DockerRoute::H2c => {
@@ -136,16 +142,26 @@ async fn check(
             if !promised && !forced {
                 return Err(format!("it needs API {H2C_API}"));
             }
-            match bk_solve::probe(&H2c { endpoint, info }).await {
+            match bk_solve::probe(&H2c {
+                endpoint,
+                info,
+                headers,
+            })
+            .await
+            {
                 Ok(_) => Ok(()),
                 Err(e) if promised => Err(said(e)),
                 Err(e) => Err(format!("it needs API {H2C_API}; {}", said(e))),
             }
         }
-        DockerRoute::Grpc => bk_solve::probe(&Grpc { endpoint, info })
-            .await
-            .map(drop)
-            .map_err(said),
+        DockerRoute::Grpc => bk_solve::probe(&Grpc {
+            endpoint,
+            info,
+            headers,
+        })
+        .await
+        .map(drop)
+        .map_err(said),
         DockerRoute::Build => {
             has_buildkit(daemon)?;
             // Attached and dropped again: whether upgrades reach the daemon cannot be seen in another way.

@@ -27,6 +27,17 @@ pub trait ImageBuilder: Send + Sync {
     /// A [`BuildError`] says who is at fault; see there.
     async fn build(&self, request: BuildRequest, events: EventSink) -> Result<BuildOutcome, BuildError>;
 
+    /// Refuses what this builder is known not to do, before anything is built; [`build`](ImageBuilder::build) checks the same by
+    /// itself. This is for those who start several builds that are of use only together. The default refuses what no builder
+    /// does.
+    ///
+    /// # Errors
+    /// [`BuildError::Input`] or [`BuildError::TooOld`] names what is not possible, and what is. That there is none is no
+    /// promise: much is known by the daemon only.
+    async fn check(&self, request: &BuildRequest) -> Result<(), BuildError> {
+        Ok(request.validate()?)
+    }
+
     /// Asks the frontend of a request something instead of building. Nothing comes out but the answer: outputs and caches
     /// to be written are left aside. Events and cancellation are those of [`build`](Self::build).
     ///

@@ -9,8 +9,8 @@ use std::{
 };
 
 use bk_client::{
-    BuildError, BuildOutcome, BuildProxies, BuildRequest, CallAnswer, Environment, EventReceiver, EventSink,
-    ImageBuilder, InputError, LocalFailure,
+    BuildError, BuildOutcome, BuildProxies, BuildRequest, CallAnswer, Connected, Environment, EventReceiver,
+    EventSink, ImageBuilder, InputError, LocalFailure,
 };
 use bk_progress::Renderer;
 use tokio::{runtime::Handle, task::JoinHandle};
@@ -195,18 +195,32 @@ async fn connect_and_build<'a>(
     let mut interrupt = Interrupt::listen()
         .map_err(|e| BuildError::from(LocalFailure::new("bk", "cannot listen for signals").caused_by(e)))?;
     let nodes = nodes::parse(&args.nodes.nodes)?;
-    if !nodes.is_empty() {
-        if question.is_some() {
-            return Err(InputError::new("--node", "there is nothing to build", "builds only").into());
-        }
-        let built = nodes::build(global, &nodes, request, proxies, display, metadata, interrupt);
-        return Ok(Done::Built(Box::new(Box::pin(built).await?)));
+    if !nodes.is_empty() && question.is_some() {
+        return Err(InputError::new("--node", "there is nothing to build", "builds only").into());
     }
-    let context = &args.source.context;
-    let client = tokio::select! {
+    // A question is answered by one daemon.
+    let platforms = if question.is_some() {
+        &[][..]
+    } else {
+        &request.platforms[..]
+    };
+    let connecting = async {
+        match &nodes[..] {
+            [] => connect_for(global, &args.source.context, platforms).await,
+            nodes => nodes::connect(global, nodes).await.map(Connected::Several),
+        }
+    };
+    let connected = tokio::select! {
         biased;
-        client = connect_for(global, context) => client?,
+        connected = connecting => connected?,
         () = interrupt.asked() => return Err(BuildError::Cancelled),
+    };
+    let client = match connected {
+        Connected::One(client) => client,
+        Connected::Several(group) => {
+            let built = nodes::build(group.proxies(proxies), request, display, metadata, interrupt);
+            return Ok(Done::Built(Box::new(Box::pin(built).await?)));
+        }
     };
     proxies.apply(&client.info().address, &mut request);
     metadata.built_by(&client.info());

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use bk_client::{
-    Backend, BuildError, BuilderInfo, Client, ConnectOptions, Daemonless, DockerRoute, ImageBuilder as _,
-    TlsOptions, affinity_of, connect_with, daemon::Program,
+    Backend, BuildError, BuilderInfo, Client, ConnectOptions, Connected, Daemonless, DockerRoute,
+    ImageBuilder as _, TlsOptions, affinity_of, connect_with, daemon::Program,
 };
 
 use bk_progress::neutralise_line;
@@ -16,12 +16,22 @@ use crate::{
 
 /// Connects as the options say, for what is about the current directory; what they leave open, the library decides.
 pub(crate) async fn connect(global: &Global) -> Result<Client, BuildError> {
-    connect_for(global, Path::new(".")).await
+    reach(options(global, Path::new("."))?).await
 }
 
-/// The same, for a build of that context.
-pub(crate) async fn connect_for(global: &Global, context: &Path) -> Result<Client, BuildError> {
-    reach(options(global, context)?).await
+/// The same, for a build of that context for these platforms, which choose among the nodes of a builder.
+pub(crate) async fn connect_for(
+    global: &Global,
+    context: &Path,
+    platforms: &[String],
+) -> Result<Connected, BuildError> {
+    let connected = bk_client::connect_for(options(global, context)?, platforms).await?;
+    verbose::say(verbose::DECISIONS, || match &connected {
+        Connected::One(client) => told(&client.info()),
+        // Who they are is said where they build.
+        Connected::Several(_) => "daemons: nodes of a builder, by platform".to_owned(),
+    });
+    Ok(connected)
 }
 
 /// The same, with an address in place of `--addr`.
@@ -61,15 +71,16 @@ fn options(global: &Global, context: &Path) -> Result<ConnectOptions, BuildError
         options = options.trace(trace);
     }
     options = options.addrs(&global.addr);
+    options = options.skipped(|attempt| {
+        let text = format!("passing over {}: {}", attempt.address, attempt.reason);
+        report::to_stderr(&format!("{}\n", neutralise_line(&text)));
+    });
     if global.addr.len() > 1 || global.affinity_header.is_some() {
         let key = global.affinity.clone().unwrap_or_else(|| affinity_of(context));
         if let Some(name) = &global.affinity_header {
             options = options.header(name.to_ascii_lowercase(), &key);
         }
-        options = options.affinity(key).skipped(|attempt| {
-            let text = format!("passing over {}: {}", attempt.address, attempt.reason);
-            report::to_stderr(&format!("{}\n", neutralise_line(&text)));
-        });
+        options = options.affinity(key);
     }
     if let Some(name) = &global.builder {
         options = options.builder(name.clone());

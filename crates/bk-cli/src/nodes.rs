@@ -1,9 +1,7 @@
-//! `--node`: one image, each platform on a daemon of its own, under one display.
+//! `--node`, and builders with several nodes: each platform on a daemon of its own, under one display.
 
-use bk_client::{
-    BuildError, BuildOutcome, BuildProxies, BuildRequest, Environment, ImageBuilder as _, InputError,
-    NodeGroup,
-};
+use bk_client::{BuildError, BuildOutcome, BuildRequest, Environment, InputError, NodeGroup};
+use bk_progress::{Mode, neutralise_line};
 
 use crate::{
     args::Global, bake::display::display, build, connect::connect_to, display::Display, files::Metadata,
@@ -42,53 +40,57 @@ pub(crate) fn parse(values: &[String]) -> Result<Vec<Node>, InputError> {
     Ok(nodes)
 }
 
-/// Connects to each node, builds on all of them, and puts the results together.
+/// Connects to each node.
+pub(crate) async fn connect(global: &Global, nodes: &[Node]) -> Result<NodeGroup, BuildError> {
+    let group = NodeGroup::new(&Environment::from_process());
+    let asking = nodes.iter().map(|node| connect_to(global, Some(&node.address)));
+    // All at once, so that their deadlines run side by side.
+    let clients = futures_util::future::try_join_all(asking).await?;
+    let each = nodes.iter().zip(clients);
+    Ok(each.fold(group, |group, (node, client)| group.node(&node.platforms, client)))
+}
+
+/// Builds on all nodes, and puts the results together.
 pub(crate) async fn build(
-    global: &Global,
-    nodes: &[Node],
-    mut request: BuildRequest,
-    proxies: BuildProxies,
+    group: NodeGroup,
+    request: BuildRequest,
     view: &Display,
     metadata: &mut Metadata,
-    mut interrupt: Interrupt,
+    interrupt: Interrupt,
 ) -> Result<BuildOutcome, BuildError> {
-    let mut group = NodeGroup::new(&Environment::from_process());
-    for node in nodes {
-        let client = tokio::select! {
-            biased;
-            client = connect_to(global, Some(&node.address)) => client?,
-            () = interrupt.asked() => return Err(BuildError::Cancelled),
-        };
-        proxies.apply(&client.info().address, &mut request);
-        metadata.built_by(&client.info());
-        group = group.node(&node.platforms, client);
+    let mut count = 0;
+    for (platforms, node) in group.nodes_of(&request)? {
+        if count == 0 {
+            // The reference of the build is that of the first as well.
+            metadata.built_by(&node);
+        }
+        count += 1;
+        if view.shows_output() && view.mode() != Mode::Quiet {
+            let text = format!("building {platforms} with {node}");
+            report::to_stderr(&format!("{}\n", neutralise_line(&text)));
+        }
     }
-    let (stage, shown) = display(nodes.len() + 1, view.mode());
+    let (stage, shown) = display(count + 1, view.mode());
     let renderer = metadata.watch(view.renderer());
     let drawing = tokio::task::spawn_blocking(move || shown.draw(renderer));
-    let work = Box::pin(async move {
+    let mut who = None;
+    let work = Box::pin(async {
         let built = group.build(request, |name| stage.sink(name)).await;
         drop(stage);
-        built
-    });
-    let work = async {
-        match work.await {
-            Ok(built) => Ok(built.outcome),
-            Err(failed) => Err((failed.node, failed.error)),
-        }
-    };
-    let mut who = None;
-    let work = async {
-        work.await.map_err(|(node, error)| {
-            who = node;
-            error
+        built.map(|built| built.outcome).map_err(|failed| {
+            who = failed.node.map(|node| (node, failed.begun));
+            failed.error
         })
-    };
+    });
     let result = build::shown(work, drawing, interrupt, limits::CANCEL_GRACE).await;
-    if let Some(node) = who {
-        report::to_stderr(&format!(
+    match who {
+        Some((node, true)) => report::to_stderr(&format!(
             "the node for {node} failed; the others were stopped, and no name was written\n"
-        ));
+        )),
+        Some((node, false)) => report::to_stderr(&format!(
+            "the node for {node} cannot do its part; nothing was built\n"
+        )),
+        None => {}
     }
     result
 }

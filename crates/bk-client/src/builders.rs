@@ -13,6 +13,7 @@ use crate::{
     Backend, Environment,
     contexts::{self, DEFAULT, DOCKER_SOCKET},
     places::Place,
+    platforms::normal,
     tokens,
 };
 
@@ -38,13 +39,32 @@ struct Node {
     name: String,
     #[serde(rename = "Endpoint", default)]
     endpoint: String,
+    #[serde(rename = "Platforms", default)]
+    platforms: Option<Vec<NodePlatform>>,
     #[serde(rename = "DriverOpts", default)]
     options: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct NodePlatform {
+    #[serde(default)]
+    os: String,
+    #[serde(default)]
+    architecture: String,
+    #[serde(default)]
+    variant: String,
 }
 
 impl Node {
     fn option(&self, name: &str) -> Option<&String> {
         self.options.as_ref()?.get(name).filter(|value| !value.is_empty())
+    }
+
+    /// The platforms that somebody named for it.
+    fn platforms(&self) -> Vec<String> {
+        let all = self.platforms.iter().flatten();
+        all.map(|p| normal(&format!("{}/{}/{}", p.os, p.architecture, p.variant)))
+            .collect()
     }
 }
 
@@ -152,6 +172,7 @@ pub(crate) fn places(
         Ok(Place {
             origin: origin.to_owned(),
             advice,
+            node: Some(node.platforms()),
             ..place
         })
     });

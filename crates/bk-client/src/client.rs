@@ -133,6 +133,10 @@ impl ImageBuilder for Client {
         self.builder.build(self.complete(request), events).await
     }
 
+    async fn check(&self, request: &BuildRequest) -> Result<(), BuildError> {
+        self.builder.check(&self.complete(request.clone())).await
+    }
+
     async fn call(
         &self,
         request: BuildRequest,

@@ -1,6 +1,6 @@
 //! How to connect, and the first daemon of the [places](crate::places) that answers, else an error that lists what was tried.
 
-use std::{str::FromStr, sync::Arc};
+use std::{str::FromStr, sync::Arc, time::Duration};
 
 use bk_build::{
     Attempt, BuildError, CallHeaders, ConnectError, CredentialProvider, ImageBuilder as _, ImageLoader,
@@ -8,6 +8,7 @@ use bk_build::{
 };
 use bk_dial::TlsOptions;
 use bk_session::DockerConfig;
+use futures_util::{StreamExt as _, stream::FuturesOrdered};
 use tracing::{Instrument as _, field::Empty};
 
 use crate::{
@@ -20,6 +21,10 @@ use crate::{
 const ADDRESSES: &str = "unix:///PATH, tcp://HOST:PORT, https://HOST[:PORT], ssh://[USER@]HOST[:PORT][/SOCKET], \
                          docker-container://NAME, podman-container://NAME, nerdctl-container://NAME, kube-pod://NAME, \
                          docker:// or docker://CONTEXT";
+
+/// How long an endpoint may be silent before the next of several is asked as well. Those that answer do so in
+/// milliseconds, and over a slow line to a busy machine in less than this.
+const NEXT_ENDPOINT: Duration = Duration::from_secs(1);
 
 /// Which kind of daemon.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -116,7 +121,8 @@ impl ConnectOptions {
 
     /// Sets several endpoints that are as good as each other; none is as if nothing was set. They are tried in the order of
     /// [`rendezvous`](crate::rendezvous()) for the [affinity](Self::affinity): the same builds find the same daemon, and its
-    /// warm cache, as long as it answers. One that does not answer is passed over, before anything was sent to it.
+    /// warm cache, as long as it answers. One that does not answer is passed over, before anything was sent to it. While one is
+    /// silent, the next is asked too, and is taken when that one fails.
     #[must_use]
     pub fn addrs(mut self, addrs: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.addrs = addrs.into_iter().map(Into::into).collect();
@@ -131,7 +137,8 @@ impl ConnectOptions {
         self
     }
 
-    /// Sets who is told of each of several endpoints that was passed over, and why; the default is nobody.
+    /// Sets who is told of each of several endpoints that was passed over, and why, be it one of several addresses or a node
+    /// of a builder; the default is nobody.
     #[must_use]
     pub fn skipped(mut self, tell: impl Fn(&Attempt) + Send + Sync + 'static) -> Self {
         self.skipped = Some(Arc::new(tell));
@@ -139,8 +146,8 @@ impl ConnectOptions {
     }
 
     /// Sets a builder that `docker buildx` keeps, by its name; the default is `BUILDX_BUILDER`, else the one chosen with
-    /// `docker buildx use` when the environment names no daemon. Its nodes are tried in their order; its files are only read.
-    /// An [`addr`](Self::addr) wins over it.
+    /// `docker buildx use` when the environment names no daemon. Its nodes are tried in their order, or chosen by platform
+    /// with [`connect_for`]; its files are only read. An [`addr`](Self::addr) wins over it.
     #[must_use]
     pub fn builder(mut self, name: impl Into<String>) -> Self {
         self.builder = Some(name.into());
@@ -201,8 +208,25 @@ impl ConnectOptions {
         self
     }
 
+    /// These, with what the environment says of what they leave open.
+    ///
+    /// # Errors
+    /// A header that is not allowed.
+    pub(crate) fn complete(mut self) -> Result<Self, InputError> {
+        self.headers.check()?;
+        self.trace = self.trace.or_else(|| trace(&self.environment));
+        Ok(self)
+    }
+
+    /// Whether a private daemon is wanted whatever else there is.
+    pub(crate) fn is_private(&self) -> bool {
+        #[cfg(feature = "daemon")]
+        return self.daemonless.as_ref().is_some_and(crate::Daemonless::is_always);
+        #[cfg(not(feature = "daemon"))]
+        false
+    }
+
     /// The environment that holds.
-    #[cfg(feature = "daemon")]
     pub(crate) fn the_environment(&self) -> &Environment {
         &self.environment
     }
@@ -215,8 +239,8 @@ impl ConnectOptions {
         self
     }
 
-    /// Sets a header for every gRPC call of each build, and for the first question to a standalone buildkitd: for proxies
-    /// and balancers in front of daemons. The default is none. Names are lower case; those that HTTP, gRPC or BuildKit use
+    /// Sets a header for every gRPC call, those of builds, of administration and the first question alike: for proxies and
+    /// balancers in front of daemons. The default is none. Names are lower case; those that HTTP, gRPC or BuildKit use
     /// themselves are refused when connecting. Without a meaning on the Docker routes `build` and `tar`.
     #[must_use]
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
@@ -255,9 +279,8 @@ pub async fn connect_with(options: ConnectOptions) -> Result<Client, BuildError>
     Ok(client)
 }
 
-async fn find(mut options: ConnectOptions) -> Result<Client, BuildError> {
-    options.headers.check()?;
-    options.trace = options.trace.or_else(|| trace(&options.environment));
+async fn find(options: ConnectOptions) -> Result<Client, BuildError> {
+    let options = options.complete()?;
     #[cfg(feature = "daemon")]
     if let Some(how) = options.daemonless.clone() {
         let lease = match how.is_always() {
@@ -285,66 +308,112 @@ async fn find(mut options: ConnectOptions) -> Result<Client, BuildError> {
 
 /// Connects to a daemon that is there.
 async fn reach(options: &ConnectOptions) -> Result<Client, BuildError> {
-    let credentials =
-        options
-            .credentials
-            .clone()
-            .unwrap_or_else(|| match &options.environment.docker_config {
-                Some(path) => Arc::new(DockerConfig::new(path)) as Arc<dyn CredentialProvider>,
-                None => Arc::new(NoCredentials),
-            });
-    let exchange = options
-        .tokens
-        .clone()
-        .or_else(|| tokens::exchange(&options.environment));
-    let credentials = tokens::with(credentials, exchange.as_ref());
-    let finding = look(options)?;
-    let finding = tokio::task::spawn_blocking(move || {
-        let places = finding.places()?;
-        // One that makes no sense is told when Docker itself is wanted.
-        let engine = contexts::current(&finding.env).ok().map(Place::of_engine);
-        Ok::<_, BuildError>((places, engine))
-    });
-    let (mut places, engine) = finding
-        .await
-        .map_err(|e| BuildError::Misuse(format!("the search for a daemon ended: {e}")))??;
-    for place in &mut places {
-        place.tls = options.tls.clone().or(place.tls.take());
-    }
-    let with = With {
-        options,
-        credentials: &credentials,
-        engine,
-    };
+    let ready = Ready::of(options).await?;
     let mut attempts = Vec::new();
-    let single = places.len() == 1;
-    for place in &places {
+    let mut waiting = ready.places.iter();
+    // Their ends come in this order, whichever is first.
+    let mut asked = FuturesOrdered::new();
+    loop {
+        if asked.is_empty() {
+            let Some(place) = waiting.next() else {
+                return Err(ConnectError::several(attempts).into());
+            };
+            asked.push_back(ready.try_one(place, options));
+        }
+        tokio::select! {
+            biased;
+            Some(tried) = asked.next() => match tried? {
+                Ok(client) => return Ok(client),
+                Err(failed) => {
+                    ready.passed_over(&failed, options);
+                    attempts.extend(failed);
+                }
+            },
+            // Several that are silent shall not take their deadlines one after the other.
+            () = tokio::time::sleep(NEXT_ENDPOINT), if waiting.len() > 0 => {
+                asked.extend(waiting.next().map(|place| ready.try_one(place, options)));
+            }
+        }
+    }
+}
+
+/// Everything that is known before anybody is asked.
+pub(crate) struct Ready {
+    pub(crate) places: Vec<Place>,
+    /// The engine that images are loaded into, when it can be told.
+    engine: Option<Place>,
+    credentials: Arc<dyn CredentialProvider>,
+    exchange: Option<Arc<dyn TokenExchange>>,
+}
+
+impl Ready {
+    pub(crate) async fn of(options: &ConnectOptions) -> Result<Self, BuildError> {
+        let credentials =
+            options
+                .credentials
+                .clone()
+                .unwrap_or_else(|| match &options.environment.docker_config {
+                    Some(path) => Arc::new(DockerConfig::new(path)) as Arc<dyn CredentialProvider>,
+                    None => Arc::new(NoCredentials),
+                });
+        let exchange = options
+            .tokens
+            .clone()
+            .or_else(|| tokens::exchange(&options.environment));
+        let finding = look(options)?;
+        let finding = tokio::task::spawn_blocking(move || {
+            let places = finding.places()?;
+            // One that makes no sense is told when Docker itself is wanted.
+            let engine = contexts::current(&finding.env).ok().map(Place::of_engine);
+            Ok::<_, BuildError>((places, engine))
+        });
+        let (mut places, engine) = finding
+            .await
+            .map_err(|e| BuildError::Misuse(format!("the search for a daemon ended: {e}")))??;
+        for place in &mut places {
+            place.tls = options.tls.clone().or(place.tls.take());
+        }
+        Ok(Self {
+            places,
+            engine,
+            credentials: tokens::with(credentials, exchange.as_ref()),
+            exchange,
+        })
+    }
+
+    /// Connects to one endpoint: a client, or why there is none when others may do; else an error.
+    pub(crate) async fn try_one(
+        &self,
+        place: &Place,
+        options: &ConnectOptions,
+    ) -> Result<Result<Client, Vec<Attempt>>, BuildError> {
+        let with = With {
+            options,
+            credentials: &self.credentials,
+            engine: self.engine.as_ref(),
+        };
         match with.try_one(place).await {
             Ok(client) => {
                 let client = client.headers(&options.headers).trace(options.trace.clone());
-                return Ok(client.tokens(exchange));
+                Ok(Ok(client.tokens(self.exchange.clone())))
             }
+            Err(BuildError::Connect(e)) => Ok(Err(e.attempts.into_iter().map(|a| name(place, a)).collect())),
             // The one endpoint that was named: its own error says most.
-            Err(BuildError::Connect(e)) => {
-                let failed = e.attempts.into_iter().map(|a| name(place, a)).collect();
-                passed_over(&mut attempts, failed, options);
-            }
-            Err(e @ BuildError::Timeout { .. }) if !single => {
-                let failed = vec![name(place, Attempt::new(&place.address, e.to_string()))];
-                passed_over(&mut attempts, failed, options);
-            }
-            Err(e) => return Err(e),
+            Err(e @ BuildError::Timeout { .. }) if self.places.len() > 1 => Ok(Err(vec![name(
+                place,
+                Attempt::new(&place.address, e.to_string()),
+            )])),
+            Err(e) => Err(e),
         }
     }
-    Err(ConnectError::several(attempts).into())
-}
 
-/// Notes an endpoint that does not answer. Of several that were named that is told.
-fn passed_over(attempts: &mut Vec<Attempt>, failed: Vec<Attempt>, options: &ConnectOptions) {
-    if let (Some(tell), 2..) = (&options.skipped, options.addrs.len()) {
-        failed.iter().for_each(|attempt| tell(attempt));
+    /// Tells of an endpoint that does not answer, when several were named.
+    pub(crate) fn passed_over(&self, failed: &[Attempt], options: &ConnectOptions) {
+        let named = self.places.len() > 1 && self.places.iter().all(|place| !place.usual);
+        if let (Some(tell), true) = (&options.skipped, named) {
+            failed.iter().for_each(|attempt| tell(attempt));
+        }
     }
-    attempts.extend(failed);
 }
 
 /// What the places where a daemon may be depend on.
@@ -428,7 +497,7 @@ struct With<'a> {
         not(all(feature = "docker", feature = "buildkitd")),
         expect(dead_code, reason = "both are needed to load")
     )]
-    engine: Option<Place>,
+    engine: Option<&'a Place>,
 }
 
 impl With<'_> {
@@ -501,7 +570,10 @@ impl With<'_> {
     async fn docker(&self, place: &Place) -> Result<Client, BuildError> {
         let endpoint = engine_endpoint(place)?;
         let (route, credentials) = (self.options.docker_route, self.credentials.clone());
-        let backend = backend_docker::DockerBackend::connect_to(endpoint, route, credentials).await?;
+        let headers = self.options.headers.clone();
+        let backend =
+            backend_docker::DockerBackend::connect_with_headers(endpoint, route, credentials, headers)
+                .await?;
         let dialer = backend.dialer();
         Ok(Client::from_builder(backend).dialer(dialer))
     }
@@ -540,7 +612,7 @@ impl With<'_> {
             return Some(loader.clone());
         }
         #[cfg(feature = "docker")]
-        if let Some(endpoint) = self.engine.as_ref().and_then(|p| engine_endpoint(p).ok()) {
+        if let Some(endpoint) = self.engine.and_then(|p| engine_endpoint(p).ok()) {
             return Some(Arc::new(backend_docker::EngineLoader::new(endpoint)));
         }
         None

@@ -35,10 +35,12 @@ mod contexts;
 mod environment;
 mod nodes;
 mod places;
+mod platforms;
 #[cfg(feature = "daemon")]
 mod private;
 mod proxies;
 mod rendezvous;
+mod share;
 mod tokens;
 
 pub use bk_build::*;
@@ -73,3 +75,4 @@ pub use nodes::{GroupError, GroupOutcome, INDEX, NodeGroup};
 pub use private::{Daemonless, private_layout};
 pub use proxies::BuildProxies;
 pub use rendezvous::{affinity_of, rendezvous};
+pub use share::{Connected, connect_for};

@@ -1,20 +1,23 @@
-//! One image for several platforms, each built on a node of its own, and put together in the registry.
+//! One image for several platforms, each built on a node of its own, and put together in the registry; or the files of each
+//! platform in one directory.
 //!
 //! The rule: no name leads to anything before everything is there. Each node pushes what it built by digest only; when all
-//! have done so, one index that names all of it is written under each name of the image.
+//! have done so, one index that names all of it is written under each name of the image. And nothing is built before every
+//! node was seen to be able to do its part.
 
 mod index;
 
 use std::{collections::BTreeMap, collections::BTreeSet, fmt, sync::Arc, time::SystemTime};
 
 use bk_build::{
-    AnnotationScope, BuildError, BuildEvent, BuildOutcome, BuildRequest, CredentialProvider, EventSink,
-    ImageBuilder, InputError, NoCredentials, Output, OutputKind, Vertex,
+    AnnotationScope, BuildError, BuildEvent, BuildOutcome, BuildRequest, BuilderInfo, Context,
+    CredentialProvider, EventSink, ImageBuilder, InputError, NoCredentials, OutputKind, Sink, Vertex,
 };
+use bk_fsync::receive::ReceiveMode;
 use bk_session::{DockerConfig, Repository, TokenClient};
-use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use futures_util::{StreamExt as _, future::join_all, stream::FuturesUnordered};
 
-use crate::{Environment, tokens};
+use crate::{BuildProxies, Environment, platforms::normal, tokens};
 
 /// Builders that make one image together, each for its platforms.
 ///
@@ -38,6 +41,7 @@ pub struct NodeGroup {
     nodes: Vec<Node>,
     client: TokenClient,
     credentials: Arc<dyn CredentialProvider>,
+    proxies: BuildProxies,
 }
 
 #[derive(Clone)]
@@ -50,6 +54,10 @@ impl Node {
     /// What events and errors call it.
     fn name(&self) -> String {
         self.platforms.join(",")
+    }
+
+    fn told(&self) -> (String, BuilderInfo) {
+        (self.name(), self.builder.info())
     }
 }
 
@@ -69,6 +77,8 @@ pub struct GroupOutcome {
 pub struct GroupError {
     /// The platforms of the node that failed, with commas; nothing when it was not one of them. The others were cancelled.
     pub node: Option<String>,
+    /// Whether any node had begun to build.
+    pub begun: bool,
     /// What went wrong.
     pub error: BuildError,
 }
@@ -92,6 +102,7 @@ impl<E: Into<BuildError>> From<E> for GroupError {
     fn from(error: E) -> Self {
         Self {
             node: None,
+            begun: false,
             error: error.into(),
         }
     }
@@ -111,7 +122,15 @@ impl NodeGroup {
                 Some(path) => Arc::new(DockerConfig::new(path)),
                 None => Arc::new(NoCredentials),
             },
+            proxies: BuildProxies::default(),
         }
+    }
+
+    /// Sets proxies for steps, by the address of each node; the default is none.
+    #[must_use]
+    pub fn proxies(mut self, proxies: BuildProxies) -> Self {
+        self.proxies = proxies;
+        self
     }
 
     /// Adds a node for these platforms, each `os/arch[/variant]`.
@@ -128,23 +147,36 @@ impl NodeGroup {
         self
     }
 
+    /// The nodes of a build, in the order in which they were added: what each builds, as events and errors call it, and who
+    /// it is.
+    ///
+    /// # Errors
+    /// Those that [`build`](Self::build) has before any node is asked.
+    pub fn nodes_of(&self, request: &BuildRequest) -> Result<Vec<(String, BuilderInfo)>, InputError> {
+        let plan = self.plan(request)?;
+        Ok(plan.nodes.iter().map(Node::told).collect())
+    }
+
     /// Builds each platform on its node, all at the same time, and puts the results together. `events` gives the sink of
     /// each node by its platforms, and that of [`INDEX`].
     ///
-    /// The platforms are those of the request, else those of all nodes. Annotations of the index are put on the one that is
-    /// made here; statements about an image (provenance, SBOM) go into it as the nodes made them.
+    /// The platforms are those of the request, else those of all nodes. Images are pushed: annotations of the index are put on
+    /// the one that is made here; statements about an image (provenance, SBOM) go into it as the nodes made them. Files
+    /// ([`Output::local`]) come as a directory for each platform, and [`Output::cache_only`] leaves everything where it is.
     ///
     /// Dropping the future cancels every build. What was pushed by then stays in the registry, without a name.
     ///
     /// # Errors
-    /// [`BuildError::Input`], before anything is sent, when the request's one output is no image that is pushed, when the
-    /// image has no name, or when no node or more than one builds a platform. The first node that fails cancels the others.
+    /// [`BuildError::Input`], before anything is sent, when the request's one output is none of these, when an image has no
+    /// name, when no node or more than one builds a platform, or when a node is known not to do its part. The first node that
+    /// fails cancels the others.
     pub async fn build(
         &self,
         request: BuildRequest,
         mut events: impl FnMut(&str) -> EventSink,
     ) -> Result<GroupOutcome, GroupError> {
         let plan = self.plan(&request)?;
+        plan.check(&request).await?;
         let mut running = FuturesUnordered::new();
         for (at, node) in plan.nodes.iter().enumerate() {
             let (sink, request) = (events(&node.name()), plan.request(&request, node));
@@ -158,6 +190,7 @@ impl NodeGroup {
                 Err(error) => {
                     return Err(GroupError {
                         node: plan.nodes.get(at).map(Node::name),
+                        begun: true,
                         error,
                     });
                 }
@@ -167,9 +200,17 @@ impl NodeGroup {
         let nodes: Vec<(Node, BuildOutcome)> =
             plan.nodes.iter().cloned().zip(outcomes.into_values()).collect();
         let credentials = request.credentials.as_deref().unwrap_or(&*self.credentials);
-        let outcome = plan
-            .put_together(&nodes, &self.client, credentials, &events(INDEX))
-            .await?;
+        let mut outcome = match plan.names.is_empty() {
+            true => BuildOutcome::default(),
+            false => plan
+                .put_together(&nodes, &self.client, credentials, &events(INDEX))
+                .await
+                .map_err(|error| GroupError {
+                    begun: true,
+                    ..error.into()
+                })?,
+        };
+        add_up(&mut outcome, &nodes);
         let nodes = nodes
             .into_iter()
             .map(|(node, outcome)| (node.name(), outcome))
@@ -205,76 +246,133 @@ impl NodeGroup {
         if nodes.is_empty() {
             return Err(InputError::new("--node", "there is no node", "PLATFORM=ADDR"));
         }
-        let by_digest = |o: &Output| o.attrs.get("push-by-digest").is_some_and(|v| v != "false");
-        let output = match &request.outputs[..] {
-            [output] if output.kind == OutputKind::Image && output.is_push() && !by_digest(output) => output,
-            _ => {
-                let why = "what several nodes build is put together in a registry";
-                let allowed = "builds with --push or --output type=registry and no other output";
-                return Err(InputError::new("--node", why, allowed));
-            }
-        };
-        let names: Vec<String> = match &request.tags[..] {
-            [] => output
-                .attrs
-                .get("name")
-                .map_or("", String::as_str)
-                .split(',')
-                .map(str::to_owned)
-                .collect(),
-            tags => tags.to_vec(),
-        };
-        let names: Vec<String> = names.into_iter().filter(|name| !name.is_empty()).collect();
-        if names.is_empty() {
-            return Err(InputError::new(
-                "--tag",
-                "an image that is pushed needs a name",
-                "repository[:tag]",
-            ));
+        if let (Context::Archive(_), 2..) = (&request.context, nodes.len()) {
+            let why = "an archive that is read as a stream can be sent to one node only";
+            return Err(InputError::new("PATH", why, "a directory, or an address"));
         }
-        if let Some(name) = names.iter().find(|name| name.contains('@')) {
-            let why = format!("`{name}`: the digest is not known before the build");
-            return Err(InputError::new("--tag", why, "repository[:tag]"));
-        }
+        let names = names(request)?;
         let scopes = |scope: AnnotationScope| request.annotations.iter().filter(move |a| a.scope == scope);
         let annotations = scopes(AnnotationScope::Index).map(|a| (a.key.clone(), a.value.clone()));
         Ok(Plan {
             annotations: annotations.collect(),
             nodes,
             names,
+            proxies: self.proxies.clone(),
         })
+    }
+}
+
+/// The names of the image that is pushed; none when what comes out are files or nothing.
+fn names(request: &BuildRequest) -> Result<Vec<String>, InputError> {
+    let allowed = "builds with one output: --push or --output type=registry, a directory, or type=cacheonly";
+    let output = match &request.outputs[..] {
+        [output] if output.kind == OutputKind::CacheOnly => return Ok(Vec::new()),
+        [output] => match &output.sink {
+            Sink::Dir { options, .. } if output.kind == OutputKind::Local => {
+                return match options.mode {
+                    // Each would remove what the others wrote.
+                    ReceiveMode::Delete => {
+                        let why =
+                            "several nodes write into one directory, so that `mode=delete` is not possible";
+                        Err(InputError::new("--output", why, "mode=copy"))
+                    }
+                    _ => Ok(Vec::new()),
+                };
+            }
+            _ if output.kind == OutputKind::Image && output.is_push() && !output.is_push_by_digest() => {
+                output
+            }
+            _ => {
+                let why = "what several nodes build is put together in a registry or in a directory";
+                return Err(InputError::new("--output", why, allowed));
+            }
+        },
+        _ => {
+            let why = "what several nodes build is put together in a registry or in a directory";
+            return Err(InputError::new("--output", why, allowed));
+        }
+    };
+    let names: Vec<String> = match &request.tags[..] {
+        [] => output
+            .attrs
+            .get("name")
+            .map_or("", String::as_str)
+            .split(',')
+            .map(str::to_owned)
+            .collect(),
+        tags => tags.to_vec(),
+    };
+    let names: Vec<String> = names.into_iter().filter(|name| !name.is_empty()).collect();
+    if names.is_empty() {
+        let why = "an image that is pushed needs a name";
+        return Err(InputError::new("--tag", why, "repository[:tag]"));
+    }
+    if let Some(name) = names.iter().find(|name| name.contains('@')) {
+        let why = format!("`{name}`: the digest is not known before the build");
+        return Err(InputError::new("--tag", why, "repository[:tag]"));
+    }
+    Ok(names)
+}
+
+/// Adds what the nodes did to what came of all.
+fn add_up(outcome: &mut BuildOutcome, nodes: &[(Node, BuildOutcome)]) {
+    if let Some((_, first)) = nodes.first() {
+        outcome.build_ref.clone_from(&first.build_ref);
+    }
+    for (_, node) in nodes {
+        let (all, one) = (&mut outcome.inspected, node.inspected.clone());
+        all.provenance.extend(one.provenance);
+        all.images.extend(one.images);
+        all.missing.extend(one.missing);
+        outcome.exports.extend(node.exports.iter().cloned());
+        outcome.transfer.add(&node.transfer);
+        outcome.transfers.extend(node.transfers.iter().cloned());
     }
 }
 
 impl fmt::Debug for NodeGroup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let nodes = self.nodes.iter().map(|node| (node.name(), node.builder.info()));
-        f.debug_map().entries(nodes).finish()
-    }
-}
-
-/// A platform as it is compared: in small letters, and without the variant that is meant anyway.
-fn normal(platform: &str) -> String {
-    let platform = platform.trim().to_ascii_lowercase();
-    match platform.strip_suffix("/v8") {
-        Some(rest) if rest.ends_with("/arm64") => rest.to_owned(),
-        _ => platform,
+        f.debug_map().entries(self.nodes.iter().map(Node::told)).finish()
     }
 }
 
 /// What was decided before anything is sent.
 struct Plan {
     nodes: Vec<Node>,
+    /// Of the image; none when no image comes out.
     names: Vec<String>,
+    proxies: BuildProxies,
     /// Of the index.
     annotations: BTreeMap<String, String>,
 }
 
 impl Plan {
+    /// Asks each node whether it can do its part; the first in order that cannot is told.
+    async fn check(&self, request: &BuildRequest) -> Result<(), GroupError> {
+        let checks = self.nodes.iter().map(|node| async {
+            let checked = node.builder.check(&self.request(request, node)).await;
+            checked.map_err(|error| GroupError {
+                node: Some(node.name()),
+                begun: false,
+                error,
+            })
+        });
+        join_all(checks).await.into_iter().collect()
+    }
+
     /// What one node is asked for.
     fn request(&self, request: &BuildRequest, node: &Node) -> BuildRequest {
         let mut request = request.clone();
+        self.proxies.apply(&node.builder.info().address, &mut request);
         request.platforms.clone_from(&node.platforms);
+        // An index or a directory for each platform, also where there is one only.
+        request
+            .frontend_attrs
+            .entry("multi-platform".to_owned())
+            .or_insert_with(|| "true".to_owned());
+        if self.names.is_empty() {
+            return request;
+        }
         request
             .annotations
             .retain(|annotation| annotation.scope != AnnotationScope::Index);
@@ -282,8 +380,16 @@ impl Plan {
         request.tags.clear();
         let repositories: BTreeSet<&str> = self.names.iter().map(|name| repository(name)).collect();
         for output in &mut request.outputs {
-            let named = output.clone().names(&repositories);
-            *output = named.push(true).push_by_digest(true).name_canonical(true);
+            *output = output
+                .clone()
+                .names(&repositories)
+                .push(true)
+                .push_by_digest(true);
+            // It is of no use in the node's own store.
+            output
+                .attrs
+                .entry("store".to_owned())
+                .or_insert_with(|| "false".to_owned());
         }
         request
     }
@@ -342,25 +448,22 @@ impl Plan {
             }
             written.push(name.as_str());
         }
-        let mut outcome = index::outcome(&manifest, &self.names);
-        if let Some((_, first)) = nodes.first() {
-            outcome.build_ref.clone_from(&first.build_ref);
-        }
-        Ok(outcome)
+        Ok(index::outcome(&manifest, &self.names))
     }
 }
 
 /// Says which names lead to the image already.
-fn partly(error: BuildError, written: &[&str]) -> BuildError {
-    match error {
-        BuildError::Refused(mut refusal) if !written.is_empty() => {
-            refusal
-                .message
-                .push_str(&format!(" (written already: {})", written.join(", ")));
-            refusal.into()
+fn partly(mut error: BuildError, written: &[&str]) -> BuildError {
+    if !written.is_empty() {
+        let told = format!(" (written already: {})", written.join(", "));
+        match &mut error {
+            BuildError::Refused(refusal) => refusal.message.push_str(&told),
+            BuildError::Auth { message, .. } => message.push_str(&told),
+            BuildError::Timeout { what, .. } => what.push_str(&told),
+            _ => {}
         }
-        other => other,
     }
+    error
 }
 
 /// The tag of a name.

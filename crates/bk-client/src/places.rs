@@ -29,11 +29,9 @@ pub(crate) struct Place {
     /// What may help when it cannot be reached; empty for what always may.
     pub(crate) advice: String,
     /// Whether nobody named it: it is one of those where daemons usually are.
-    #[cfg_attr(
-        not(feature = "daemon"),
-        expect(dead_code, reason = "only what starts a private daemon asks")
-    )]
     pub(crate) usual: bool,
+    /// For a node of a builder, the platforms that the builder's file names for it.
+    pub(crate) node: Option<Vec<String>>,
 }
 
 impl Place {
@@ -45,6 +43,7 @@ impl Place {
             tls: None,
             advice: String::new(),
             usual: false,
+            node: None,
         }
     }
 

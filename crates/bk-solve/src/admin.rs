@@ -38,8 +38,13 @@ pub struct ControlAdmin {
 impl ControlAdmin {
     /// Uses `dialer` for every call. Nothing is opened before the first.
     pub fn new(dialer: impl Dialer + 'static) -> Self {
+        Self::over(Arc::new(dialer))
+    }
+
+    /// [`new`](Self::new) with a dialer that others use as well.
+    pub fn over(dialer: Arc<dyn Dialer>) -> Self {
         Self {
-            dialer: Arc::new(dialer),
+            dialer,
             options: AdminOptions::new(),
         }
     }

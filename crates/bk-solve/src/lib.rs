@@ -36,9 +36,10 @@ pub use fold::StatusFold;
 pub use loss::loss_kind;
 pub use lower::{ImageExporter, lower};
 pub use outputs::{Lowered, exporters, outcome};
+pub use places::not_on_graph_drivers;
 pub use pulse::{Pulse, Watch, watched};
 pub use requires::{BuildkitVersion, buildkit_of, check as check_version};
 pub use retry::{Attempt, with_retries};
 pub use solve::{
-    DaemonFacts, SolveOptions, build, lost_session, open, probe, run, with_seen, with_start_and_end,
+    DaemonFacts, SolveOptions, build, check, lost_session, open, probe, run, with_seen, with_start_and_end,
 };

@@ -23,7 +23,8 @@ pub struct Lowered {
 /// The exporters of a request, in the order in which the daemon is told of them: images in its own store last.
 ///
 /// Inside Docker Engine an image that is to be loaded is in the engine anyway: it becomes one in the daemon's store, or
-/// nothing when there is one already.
+/// nothing when there is one already. One that is pushed by digest alone gets no name there, which only the exporter of a
+/// standalone buildkitd can do; engines with the containerd store have that as well.
 pub fn exporters(request: &BuildRequest, image: ImageExporter) -> Vec<Lowered> {
     lowered(request.effective_outputs(), &request.tags, image)
 }
@@ -41,6 +42,7 @@ pub(crate) fn lowered(outputs: Vec<(usize, Output)>, tags: &[String], image: Ima
             asked.sink = Sink::Daemon;
         }
         let kind = match asked.kind {
+            OutputKind::Image if asked.is_push_by_digest() => ImageExporter::Image.name(),
             OutputKind::Image => image.name(),
             kind => kind.name(),
         };
@@ -221,6 +223,18 @@ mod tests {
             [(1, r#"moby {"name": "a", "push": "true"} Daemon"#.to_owned())]
         );
         assert_eq!(exporters(&both, ImageExporter::Image).len(), 2);
+    }
+
+    #[test]
+    fn what_is_pushed_by_digest_gets_no_name_in_the_engine() {
+        let by_digest = |yes| {
+            let output = Output::registry().names(["h/a"]).push_by_digest(yes);
+            said(&BuildRequest::new(".").output(output), ImageExporter::Moby)
+                .remove(0)
+                .1
+        };
+        assert!(by_digest(true).starts_with("image {"), "{}", by_digest(true));
+        assert!(by_digest(false).starts_with("moby {"), "{}", by_digest(false));
     }
 
     fn answer(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bk_build::{BuildError, BuildRequest, BuilderInfo, DaemonTooOld, InputError, Output, OutputKind, Sink};
 use bk_session::{Exports, LaterOutput, LaterOutputs};
 
-use crate::{SolveOptions, outputs, requires};
+use crate::{Lowered, SolveOptions, outputs, requires};
 
 /// Where the results of a request go, by exporter.
 ///
@@ -16,13 +16,7 @@ pub(crate) async fn exports(
     options: &SolveOptions,
     info: &BuilderInfo,
 ) -> Result<Exports, BuildError> {
-    let lowered = outputs::exporters(request, options.exporter);
-    if lowered.len() > 1 {
-        requires::several(info)?;
-    }
-    if !options.pushes && request.outputs.iter().any(Output::is_push) {
-        return Err(cannot_push().into());
-    }
+    let lowered = possible(request, options, info)?;
     // What goes into a layout arrives blob by blob and is no export of the session.
     let is_layout = |output: usize| {
         let output = request.outputs.get(output);
@@ -39,11 +33,40 @@ pub(crate) async fn exports(
     })
 }
 
+/// The exporters of a request.
+///
+/// # Errors
+/// What the daemon is known not to make.
+pub(crate) fn possible(
+    request: &BuildRequest,
+    options: &SolveOptions,
+    info: &BuilderInfo,
+) -> Result<Vec<Lowered>, BuildError> {
+    let lowered = outputs::exporters(request, options.exporter);
+    if lowered.len() > 1 {
+        requires::several(info)?;
+    }
+    if !options.pushes && request.outputs.iter().any(Output::is_push_by_digest) {
+        return Err(not_on_graph_drivers("push-by-digest").into());
+    }
+    if !options.pushes && request.outputs.iter().any(Output::is_push) {
+        return Err(cannot_push().into());
+    }
+    Ok(lowered)
+}
+
 fn sink(sink: Sink, options: &SolveOptions) -> Sink {
     match sink {
         Sink::Engine(None) => Sink::Engine(options.loader.clone()),
         sink => sink,
     }
+}
+
+/// What an image on an engine with graph drivers cannot have.
+pub fn not_on_graph_drivers(attribute: &str) -> InputError {
+    let text = format!("`{attribute}` is not possible on an engine with graph drivers");
+    let allowed = "an engine with the containerd image store, or a standalone buildkitd";
+    InputError::new("--output", text, allowed)
 }
 
 fn cannot_push() -> InputError {

@@ -151,6 +151,21 @@ pub async fn with_start_and_end<T>(
     result
 }
 
+/// Refuses what the daemon of that builder is known not to do, without asking it anything.
+///
+/// # Errors
+/// [`BuildError::Input`] and [`BuildError::TooOld`], as [`build`] has them.
+pub async fn check(
+    info: &BuilderInfo,
+    options: &SolveOptions,
+    request: &BuildRequest,
+) -> Result<(), BuildError> {
+    request.validate()?;
+    requires::check(request, info).await?;
+    places::possible(request, options, info)?;
+    Ok(())
+}
+
 /// Runs one attempt at a build, without its first and its last event, for those who do more before the last one.
 /// `build_ref` must be fresh.
 ///

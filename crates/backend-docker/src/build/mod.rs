@@ -27,6 +27,7 @@ use crate::{
     dialer,
     http1::{Body, Connection, empty, lost},
     limits::UPLOAD_EVENTS,
+    route::DockerRoute,
 };
 use answer::Follow;
 use archive::Sending;
@@ -48,6 +49,17 @@ fn traced<'a>(request: &'a BuildRequest, headers: &[(&'a str, &'a str)]) -> Vec<
     all
 }
 
+/// Refuses what the engine is known not to do on this route.
+pub(crate) async fn check(backend: &DockerBackend, request: &BuildRequest) -> Result<(), BuildError> {
+    request.validate()?;
+    query::check(request, backend.route().name(), backend.daemon.api)?;
+    bk_solve::check_version(request, &backend.info()).await?;
+    match backend.route() {
+        DockerRoute::Tar => Ok(query::check_sessionless(request)?),
+        _ => Ok(()),
+    }
+}
+
 /// Builds with a session: the daemon fetches files and credentials from it.
 pub(crate) async fn by_session(
     backend: &DockerBackend,
@@ -55,9 +67,7 @@ pub(crate) async fn by_session(
     build_id: &str,
     events: &EventSink,
 ) -> Result<BuildOutcome, BuildError> {
-    request.validate()?;
-    query::check(&request, "build", backend.daemon.api)?;
-    bk_solve::check_version(&request, &backend.info()).await?;
+    check(backend, &request).await?;
     let mut sources = Sources::of(&request).await?;
     let filename = sources.dockerfile_name().map(str::to_owned);
     let archive = sources.take_archive();
@@ -137,10 +147,7 @@ pub(crate) async fn by_upload(
     build_id: &str,
     events: &EventSink,
 ) -> Result<BuildOutcome, BuildError> {
-    request.validate()?;
-    query::check(&request, "tar", backend.daemon.api)?;
-    bk_solve::check_version(&request, &backend.info()).await?;
-    query::check_sessionless(&request)?;
+    check(backend, &request).await?;
     let mut sources = Sources::of(&request).await?;
     if let Some(stream) = sources.take_archive() {
         return archive_build(backend, &request, build_id, &sources, stream, events).await;

@@ -288,6 +288,13 @@ impl Output {
             .is_some_and(|v| parse_bool(v) != Some(false))
     }
 
+    /// Whether this output asks for a push without tags. A value that is not a boolean counts as yes, as for
+    /// [`is_push`](Self::is_push).
+    pub fn is_push_by_digest(&self) -> bool {
+        let asked = self.attrs.get("push-by-digest");
+        self.is_push() && asked.is_some_and(|v| parse_bool(v) != Some(false))
+    }
+
     fn is_layout(&self) -> bool {
         let tar = self.attrs.get("tar").and_then(|v| parse_bool(v));
         matches!(self.kind, OutputKind::Docker | OutputKind::Oci) && tar == Some(false)

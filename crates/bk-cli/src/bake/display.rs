@@ -161,9 +161,16 @@ impl Display {
     }
 }
 
-/// `[2/3] RUN x` of the target `web` is `[web 2/3] RUN x`.
+/// `[2/3] RUN x` of the target `web` is `[web 2/3] RUN x`, and so is one that says it already, as steps do of their platform.
 fn label(target: &str, name: &str) -> String {
     match name.strip_prefix('[') {
+        Some(rest)
+            if rest
+                .strip_prefix(target)
+                .is_some_and(|rest| rest.starts_with(' ')) =>
+        {
+            name.to_owned()
+        }
         Some(rest) => format!("[{target} {rest}"),
         None => format!("[{target}] {name}"),
     }
@@ -230,6 +237,20 @@ mod tests {
         assert!(display.labelled("web", warning(1)).is_some());
         assert!(display.labelled("db", warning(1)).is_none());
         assert!(display.labelled("db", warning(2)).is_some());
+    }
+
+    #[test]
+    fn a_platform_that_a_step_names_is_not_said_twice() {
+        for (name, shown) in [
+            ("[linux/arm64 2/3] RUN x", "[linux/arm64 2/3] RUN x"),
+            (
+                "[linux/arm64/v9 2/3] RUN x",
+                "[linux/arm64 linux/arm64/v9 2/3] RUN x",
+            ),
+            ("exporting", "[linux/arm64] exporting"),
+        ] {
+            assert_eq!(label("linux/arm64", name), shown);
+        }
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

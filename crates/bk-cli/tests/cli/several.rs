@@ -1,6 +1,12 @@
 //! Several addresses: which daemon a build goes to, what is said of those that do not answer, and the header for balancers.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    os::unix::net::UnixListener,
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use bk_client::rendezvous;
 use bk_testkit::{
@@ -98,6 +104,72 @@ fn what_does_not_answer_is_passed_over_and_told() {
         "{}",
         ran.err
     );
+}
+
+#[test]
+fn deadlines_of_silent_endpoints_run_side_by_side() {
+    let (daemons, dir) = (daemons(1), context(GOOD));
+    let place = tempfile::tempdir().expect("a temporary directory");
+    // They take connections and never say a word.
+    let silent: Vec<_> = (0..3)
+        .map(|n| UnixListener::bind(place.path().join(format!("{n}.sock"))).expect("a socket"))
+        .collect();
+    let mut addresses: Vec<String> = (0..silent.len())
+        .map(|n| format!("unix://{}", place.path().join(format!("{n}.sock")).display()))
+        .collect();
+    addresses.push(daemons[0].address());
+    let last = |key: &str| rendezvous(key, &addresses)[3] == daemons[0].address();
+    let key = (0..).map(|n| n.to_string()).find(|key| last(key)).expect("a key");
+    let begun = Instant::now();
+    let ran = run(&mut build(&addresses, &["--affinity", &key], dir.path()));
+    let took = begun.elapsed();
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    // In their order, although their ends come together.
+    let told: Vec<String> = rendezvous(&key, &addresses)[..3]
+        .iter()
+        .map(|address| format!("passing over {address}: no answer"))
+        .collect();
+    let lines: Vec<&str> = ran.err.lines().take(3).collect();
+    for (line, told) in lines.iter().zip(&told) {
+        assert!(line.starts_with("passing over unix://"), "{line}: {told}");
+    }
+    let order: Vec<_> = lines.iter().map(|line| line.split(": ").next()).collect();
+    let expected: Vec<_> = told.iter().map(|line| line.split(": ").next()).collect();
+    assert_eq!(order, expected);
+    // One deadline is ten seconds.
+    assert!(took < Duration::from_secs(20), "{took:?}");
+    assert_eq!(daemons[0].seen().solves.len(), 1);
+}
+
+#[test]
+fn what_is_no_build_has_the_header_too() {
+    let daemons = daemons(1);
+    let address = daemons[0].address();
+    let words = [
+        "--backend",
+        "buildkitd",
+        "--addr",
+        &address,
+        "--affinity-header",
+        "x-key",
+        "--affinity",
+        "k",
+    ];
+    for command in ["workers", "du", "ping"] {
+        let before = daemons[0].seen().calls.len();
+        // What the daemon answers plays no part.
+        run(&mut bk(&[&words[..], &[command]].concat()));
+        let calls = daemons[0].seen().calls;
+        assert!(calls.len() > before + 1, "{command}");
+        for call in &calls[before..] {
+            assert_eq!(
+                call.headers.get("x-key").map(String::as_str),
+                Some("k"),
+                "{command}: {}",
+                call.path
+            );
+        }
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use async_trait::async_trait;
-use bk_build::{Annotation, BuilderInfo, Refusal};
+use bk_build::{Annotation, BuilderInfo, Output, Refusal};
 
 use super::*;
 
@@ -14,6 +14,7 @@ use super::*;
 #[derive(Clone, Default)]
 struct Fake {
     fails: bool,
+    cannot: bool,
     asked: Arc<Mutex<Vec<BuildRequest>>>,
     cancelled: Arc<AtomicUsize>,
 }
@@ -35,6 +36,14 @@ impl ImageBuilder for Fake {
         }
         let _counts = Counts(Arc::clone(&self.cancelled));
         std::future::pending().await
+    }
+
+    async fn check(&self, request: &BuildRequest) -> Result<(), BuildError> {
+        assert!(!request.platforms.is_empty(), "it is asked about its own part");
+        match self.cannot {
+            true => Err(InputError::new("--output", "not here", "elsewhere").into()),
+            false => Ok(()),
+        }
     }
 
     fn info(&self) -> BuilderInfo {
@@ -66,7 +75,7 @@ async fn refused(nodes: &[(&str, &Fake)], request: BuildRequest) -> String {
 async fn what_cannot_be_put_together_is_refused_before_anything_is_sent() {
     let fake = Fake::default();
     let both = [("linux/amd64", &fake), ("linux/arm64/v8", &fake)];
-    let text = "--node: what several nodes build is put together in a registry";
+    let text = "--output: what several nodes build is put together in a registry or in a directory";
     assert_eq!(refused(&both, BuildRequest::new(".").tag("a")).await, text);
     let two = pushed().output(Output::local("/tmp/out"));
     assert_eq!(refused(&both, two).await, text);
@@ -91,6 +100,40 @@ async fn what_cannot_be_put_together_is_refused_before_anything_is_sent() {
         "--node: more than one node is for linux/arm64"
     );
     assert_eq!(refused(&[], pushed()).await, "--node: there is no node");
+    for output in [
+        Output::load(),
+        Output::oci("/tmp/out"),
+        Output::tar("/tmp/out"),
+        Output::image(),
+    ] {
+        assert_eq!(
+            refused(&both, BuildRequest::new(".").tag("a").output(output)).await,
+            text
+        );
+    }
+    let mut options = bk_fsync::ReceiveOptions::new();
+    options.mode = ReceiveMode::Delete;
+    let delete = BuildRequest::new(".").output(Output::local_with("/tmp/out", options));
+    assert_eq!(
+        refused(&both, delete).await,
+        "--output: several nodes write into one directory, so that `mode=delete` is not possible"
+    );
+    let mut streamed = pushed();
+    streamed.context = Context::Archive(bk_build::Archive::new("-", &b""[..]));
+    assert_eq!(
+        refused(&both, streamed).await,
+        "PATH: an archive that is read as a stream can be sent to one node only"
+    );
+    let cannot = Fake {
+        cannot: true,
+        ..Fake::default()
+    };
+    let error = group(&[("linux/amd64", &fake), ("linux/arm64", &cannot)])
+        .build(pushed(), |_| EventSink::discard())
+        .await
+        .expect_err("refused");
+    assert_eq!(error.to_string(), "node linux/arm64: --output: not here");
+    assert!(!error.begun);
     assert!(fake.asked.lock().expect("no panic").is_empty());
 }
 
@@ -117,6 +160,7 @@ async fn the_first_that_fails_cancels_the_others() {
         .await
         .expect_err("it fails");
     assert_eq!(error.to_string(), "node linux/arm64: no room");
+    assert!(error.begun);
     assert_eq!(
         good.cancelled.load(Ordering::SeqCst),
         1,
@@ -135,11 +179,27 @@ async fn the_first_that_fails_cancels_the_others() {
         .collect();
     assert_eq!(
         attrs,
-        [
-            "name=h:1/a",
-            "name-canonical=true",
-            "push=true",
-            "push-by-digest=true"
-        ]
+        ["name=h:1/a", "push=true", "push-by-digest=true", "store=false"]
     );
+    assert_eq!(asked[0].frontend_attrs["multi-platform"], "true");
+}
+
+#[tokio::test]
+async fn files_come_as_they_are_asked_for() {
+    let bad = Fake {
+        fails: true,
+        ..Fake::default()
+    };
+    for output in [Output::local("/tmp/out"), Output::cache_only()] {
+        let request = BuildRequest::new(".").tag("a").output(output.clone());
+        let error = group(&[("linux/amd64", &bad)])
+            .build(request, |_| EventSink::discard())
+            .await
+            .expect_err("it fails");
+        assert_eq!(error.to_string(), "node linux/amd64: no room");
+        let asked = bad.asked.lock().expect("no panic").pop().expect("one request");
+        assert_eq!(asked.outputs[0].attrs, output.attrs);
+        assert_eq!(asked.tags, ["a"]);
+        assert_eq!(asked.frontend_attrs["multi-platform"], "true");
+    }
 }
