@@ -329,7 +329,7 @@ async fn reach(options: &ConnectOptions) -> Result<Client, BuildError> {
                     attempts.extend(failed);
                 }
             },
-            // Several that are silent shall not take their deadlines one after the other.
+            // sleep: silence tells nothing; several that are silent shall not take their deadlines one after the other.
             () = tokio::time::sleep(NEXT_ENDPOINT), if waiting.len() > 0 => {
                 asked.extend(waiting.next().map(|place| ready.try_one(place, options)));
             }

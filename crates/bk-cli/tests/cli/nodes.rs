@@ -13,13 +13,13 @@ use std::{
 
 use bk_testkit::{
     compare::{Rules, compare},
-    live::{Daemon, Route, Target, dockerd_program, registry_program},
+    live::{Daemon, Route, Target, registry_program},
     snapshot::Snapshot,
     token::{Kind, TokenRegistry, USER},
 };
 use serde_json::Value;
 
-use super::{Ran, bk, context, endpoints::ok, run, text};
+use super::{Ran, bk, context, endpoints::ok, own::Own, run, text};
 
 /// How long a daemon of a test's own may take to start, and to end.
 const READY: Duration = Duration::from_secs(90);
@@ -198,49 +198,6 @@ fn wait(child: &mut Child, what: &str, log: &Path, mut is_ready: impl FnMut() ->
     }
 }
 
-/// A second engine with the containerd store: the BuildKit of one engine takes no two builds of `docker buildx` with one
-/// reference. It ends with the value.
-struct OwnEngine {
-    child: Child,
-    address: String,
-}
-
-impl OwnEngine {
-    fn start(program: &Path, dir: &Path) -> Self {
-        fs::create_dir_all(dir).expect("a directory");
-        let features = r#"{"features": {"containerd-snapshotter": true}}"#;
-        fs::write(dir.join("daemon.json"), features).expect("writable");
-        let (socket, log) = (dir.join("docker.sock"), dir.join("log"));
-        let address = format!("unix://{}", socket.display());
-        let mut child = Command::new(program)
-            .args(["--host", &address, "--bridge", "none", "--iptables=false"])
-            .args(["--ip6tables=false", "--ip-forward=false", "--shutdown-timeout=5"])
-            .arg("--config-file")
-            .arg(dir.join("daemon.json"))
-            .arg("--data-root")
-            .arg(dir.join("root"))
-            .arg("--exec-root")
-            .arg(dir.join("exec"))
-            .arg("--pidfile")
-            .arg(dir.join("pid"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(fs::File::create(&log).expect("writable"))
-            .spawn()
-            .expect("a dockerd");
-        wait(&mut child, "dockerd", &log, || {
-            fs::read_to_string(&log).is_ok_and(|log| log.contains("API listen on"))
-        });
-        Self { child, address }
-    }
-}
-
-impl Drop for OwnEngine {
-    fn drop(&mut self) {
-        end(&mut self.child);
-    }
-}
-
 /// `bk proxy`: a BuildKit endpoint in front of an engine. It ends with the value.
 struct Endpoint(Child, String);
 
@@ -317,11 +274,11 @@ impl Drop for OwnRegistry {
 #[test]
 fn two_nodes_make_what_buildx_makes() {
     let test = "cli::two_nodes_make_what_buildx_makes";
-    let (Some(place), Some(program)) = (Place::find(test, DOCKERFILE), dockerd_program(test)) else {
+    // One more engine: the BuildKit of one takes no two builds of `docker buildx` with one reference.
+    let (Some(place), Some(engine)) = (Place::find(test, DOCKERFILE), Own::start(test, true)) else {
         return;
     };
-    let engine = OwnEngine::start(&program, &place.path("e"));
-    let endpoint = Endpoint::start(&engine.address, &place.path("e"));
+    let endpoint = Endpoint::start(&engine.address(), place.dir.path());
     for (more, platform, address) in [
         (None, "linux/amd64", &place.arm.address),
         (Some("--append"), "linux/arm64", &endpoint.1),

@@ -76,7 +76,8 @@ impl Own {
         self.dir.path().join("docker.sock")
     }
 
-    fn address(&self) -> String {
+    /// Where it listens.
+    pub(super) fn address(&self) -> String {
         format!("unix://{}", self.socket().display())
     }
 
