@@ -1,14 +1,14 @@
 //! `cargo xtask ci`: what has to hold before a change is merged, as steps that also run alone.
 
 use crate::run::{Result, cargo, check, workspace};
-use crate::{test, tidy};
+use crate::{test, tidy, windows};
 use std::process::Command;
 use std::time::Instant;
 
 type Step = fn() -> Result<()>;
 
 /// A step's name and what it does, in the order in which all of them run: cheap ones first.
-const STEPS: [(&str, Step); 10] = [
+const STEPS: [(&str, Step); 11] = [
     ("fmt", || check(cargo().args(["fmt", "--all", "--check"]))),
     ("tidy", || tidy::main(&[])),
     ("codegen", || codegen(&["--check".to_owned()])),
@@ -30,6 +30,7 @@ const STEPS: [(&str, Step); 10] = [
         )
     }),
     ("features", features),
+    ("windows", windows::main),
     ("vectors", || vectors(&[])),
     ("benches", benches),
     ("test", || test::main(&[])),

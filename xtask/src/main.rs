@@ -21,6 +21,7 @@ mod run;
 mod support;
 mod test;
 mod tidy;
+mod windows;
 
 use std::process::ExitCode;
 

@@ -9,12 +9,12 @@ use tokio::net::TcpStream;
 
 /// What addresses may be.
 const ALLOWED: &str = "unix:///path/to/buildkitd.sock, tcp://host:port, docker-container://name, podman-container://name, \
-                       nerdctl-container://name, kube-pod://name or ssh://[user@]host[:port][/socket]";
+                       nerdctl-container://name, kube-pod://name, ssh://[user@]host[:port][/socket] or npipe:////./pipe/name";
 /// What is spoken inside TLS.
 const HTTP2: &[u8] = b"h2";
 
-/// Where a buildkitd listens. Parsed from `unix:///path/to.sock`, `tcp://host:port`, or the address of a [`Helper`]; all
-/// speak HTTP/2 with prior knowledge.
+/// Where a buildkitd listens. Parsed from `unix:///path/to.sock`, `tcp://host:port`, `npipe:////./pipe/name`, or the address
+/// of a [`Helper`]; all speak HTTP/2 with prior knowledge.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Endpoint {
@@ -26,6 +26,8 @@ pub enum Endpoint {
     Tls(String, Arc<TlsOptions>),
     /// A program that carries the bytes, one for each connection: into a container, a pod or another machine.
     Helper(Helper),
+    /// A named pipe of Windows, for instance `//./pipe/buildkitd`.
+    Pipe(String),
 }
 
 impl Endpoint {
@@ -65,6 +67,7 @@ impl Endpoint {
                 }
             }
             Self::Helper(helper) => Ok(Box::new(helper.dial().map_err(failed)?)),
+            Self::Pipe(name) => Ok(Box::new(bk_dial::named_pipe(name).await.map_err(failed)?)),
         }
     }
 }
@@ -75,6 +78,9 @@ impl Endpoint {
         match (self, error.kind()) {
             (Self::Unix(_), io::ErrorKind::NotFound) => {
                 "there is no such socket; is buildkitd running there?".to_owned()
+            }
+            (Self::Pipe(_), io::ErrorKind::NotFound) => {
+                "there is no such pipe; is buildkitd running there?".to_owned()
             }
             (Self::Unix(_), io::ErrorKind::PermissionDenied) => {
                 "permission denied; the socket is open to root, or to the group that buildkitd was started with".to_owned()
@@ -104,6 +110,7 @@ impl fmt::Display for Endpoint {
             Self::Unix(path) => write!(f, "unix://{}", path.display()),
             Self::Tcp(address) | Self::Tls(address, _) => write!(f, "tcp://{address}"),
             Self::Helper(helper) => helper.fmt(f),
+            Self::Pipe(name) => write!(f, "npipe://{name}"),
         }
     }
 }
@@ -138,6 +145,9 @@ impl FromStr for Endpoint {
                 Ok(_) => Ok(Self::Tcp(address.to_owned())),
             };
         }
+        if let Some(rest) = text.strip_prefix("npipe://") {
+            return bk_dial::pipe_name(rest).map(Self::Pipe).or_else(bad);
+        }
         match text.split_once("://") {
             Some((scheme, _)) => bad(&format!("`{scheme}://` is not supported")),
             None => bad("there is no scheme"),
@@ -160,6 +170,7 @@ mod tests {
             "docker-container://b0",
             "kube-pod://b0?namespace=n",
             "ssh://me@h:22/run/b.sock",
+            "npipe:////./pipe/buildkitd",
         ] {
             assert_eq!(good.parse::<Endpoint>().expect(good).to_string(), good);
         }
@@ -177,6 +188,7 @@ mod tests {
             "tcp://h:1/x",
             "tcp://u@h:1",
             "ssh://-h",
+            "npipe://buildkitd",
             "https://h",
             "/run/x",
         ] {

@@ -142,10 +142,7 @@ impl Endpoint {
 
     async fn open(&self, speaks: Speaks) -> io::Result<BoxedIo> {
         match self {
-            #[cfg(unix)]
             Self::Unix(path) => Ok(Box::new(bk_dial::unix(path).await?)),
-            #[cfg(not(unix))]
-            Self::Unix(_) => Err(io::Error::other("this system has no Unix sockets")),
             Self::Tcp { host, port, .. } => Ok(Box::new(bk_dial::tcp(host, *port).await?)),
             Self::Tls {
                 host, port, options, ..
@@ -157,10 +154,7 @@ impl Endpoint {
                 Ok(Box::new(tls(host, *port, options, &[wanted]).await?))
             }
             Self::Helper(helper) => Ok(Box::new(helper.dial()?)),
-            #[cfg(windows)]
-            Self::Pipe(name) => Ok(Box::new(crate::pipe::open(name).await?)),
-            #[cfg(not(windows))]
-            Self::Pipe(_) => Err(io::Error::other("named pipes are found on Windows only")),
+            Self::Pipe(name) => Ok(Box::new(bk_dial::named_pipe(name).await?)),
         }
     }
 
@@ -276,13 +270,7 @@ fn parse(text: &str, tls: bool) -> Result<Endpoint, InputError> {
                 .map_err(|e| InputError::new("the Docker endpoint", e.message, ALLOWED)),
             None => Err(bad("this scheme is not known")),
         },
-        "npipe" => {
-            let name = rest.replace('\\', "/");
-            match name.strip_prefix("//./pipe/") {
-                Some(last) if !last.is_empty() && !last.contains('/') => Ok(Endpoint::Pipe(name)),
-                _ => Err(bad("a named pipe is written npipe:////./pipe/NAME")),
-            }
-        }
+        "npipe" => bk_dial::pipe_name(rest).map(Endpoint::Pipe).map_err(bad),
         _ => Err(bad("this scheme is not known")),
     }
 }
@@ -346,6 +334,11 @@ mod tests {
                 "npipe:////./pipe/docker_engine",
                 "localhost",
             ),
+            (
+                r"npipe://\\.\pipe\docker_engine",
+                "npipe:////./pipe/docker_engine",
+                "localhost",
+            ),
         ] {
             let endpoint: Endpoint = text.parse().expect(text);
             assert_eq!(
@@ -357,7 +350,15 @@ mod tests {
 
     #[test]
     fn what_is_not_supported_is_named() {
-        assert!(fails("npipe://docker_engine").ends_with("a named pipe is written npipe:////./pipe/NAME"));
+        for bad in [
+            "npipe://docker_engine",
+            "npipe://",
+            "npipe:////./pipe/",
+            "npipe:////far/pipe/docker_engine",
+            "npipe:////./pipe/docker_engine/_ping",
+        ] {
+            assert!(fails(bad).ends_with(": a named pipe is written npipe:////./pipe/NAME"));
+        }
         assert!(fails("ssh://-oProxyCommand=x").contains("the host cannot be"));
         assert!(fails("/var/run/docker.sock").ends_with("it names no scheme"));
         assert!(fails("unix://var/run/docker.sock").contains("must be absolute"));

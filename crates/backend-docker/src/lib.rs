@@ -29,8 +29,6 @@ mod engine;
 mod http1;
 pub mod limits;
 mod load;
-#[cfg(windows)]
-mod pipe;
 mod push;
 mod route;
 #[cfg(test)]

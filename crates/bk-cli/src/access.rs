@@ -1,8 +1,6 @@
 //! Secrets and SSH agents: from flags, and the environment, to sources. The rule: what is not there is an error here,
 //! before anything is sent; values of the environment are taken now.
 
-use std::{ffi::OsString, os::unix::ffi::OsStringExt};
-
 use bk_client::{BuildRequest, DEFAULT_SSH_ID, InputError, SecretSource, SshForward};
 
 use crate::{args::AccessArgs, csv, request::Surroundings};
@@ -72,7 +70,7 @@ fn secret(text: &str, around: &impl Surroundings) -> Result<(String, SecretSourc
 fn variable(name: &str, around: &impl Surroundings) -> Option<SecretSource> {
     around
         .var(name)
-        .map(|value| SecretSource::bytes(OsString::into_vec(value)))
+        .map(|value| SecretSource::bytes(value.into_encoded_bytes()))
 }
 
 fn ssh(text: &str, around: &impl Surroundings) -> Result<(String, SshForward), InputError> {
@@ -117,6 +115,7 @@ fn ssh(text: &str, around: &impl Surroundings) -> Result<(String, SshForward), I
 mod tests {
     use std::{
         collections::BTreeMap,
+        ffi::OsString,
         io::{self, Read},
     };
 

@@ -11,13 +11,12 @@ use std::{
 };
 
 use bk_client::{BuildError, BuildEvent, InputError, LocalFailure};
-use bk_progress::{
-    Fold, LogDir, Mode, Output, RESTORE_TERMINAL, Renderer, Size, Tally, Theme, TtyOptions, limits,
-};
+use bk_progress::{Fold, LogDir, Mode, Output, RESTORE_TERMINAL, Renderer, Tally, Theme, TtyOptions, limits};
 
 use crate::{
     args::ProgressArgs,
     explain::Explanation,
+    host::terminal_size,
     report,
     request::{self, Surroundings},
 };
@@ -195,7 +194,7 @@ impl Renderer for Drawing {
         let due = |looked: Instant| now.saturating_duration_since(looked) >= limits::TICK;
         if self.on_terminal && self.looked.is_none_or(due) {
             self.looked = Some(now);
-            if let Some(size) = size() {
+            if let Some(size) = terminal_size() {
                 self.inner.resize(size)?;
             }
         }
@@ -223,7 +222,7 @@ fn terminal(around: &impl Surroundings) -> TtyOptions {
         value.to_string_lossy().into_owned()
     };
     let mut options = TtyOptions::default();
-    options.size = size().unwrap_or_default();
+    options.size = terminal_size().unwrap_or_default();
     if let Ok(lines) = text("BUILDKIT_TTY_LOG_LINES").parse() {
         options.log_lines = lines;
     }
@@ -253,19 +252,4 @@ fn fold(around: &impl Surroundings) -> Fold {
     } else {
         Fold::None
     }
-}
-
-/// How large the terminal is, if standard error is one that says so.
-#[cfg(unix)]
-fn size() -> Option<Size> {
-    let told = rustix::termios::tcgetwinsize(io::stderr()).ok()?;
-    (told.ws_col > 0 && told.ws_row > 0).then_some(Size {
-        columns: told.ws_col,
-        rows: told.ws_row,
-    })
-}
-
-#[cfg(not(unix))]
-fn size() -> Option<Size> {
-    None
 }

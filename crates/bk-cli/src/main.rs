@@ -16,6 +16,7 @@ mod display;
 mod exit;
 mod explain;
 mod files;
+mod host;
 mod interrupt;
 mod limits;
 mod manual;

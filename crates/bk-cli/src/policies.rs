@@ -1,9 +1,10 @@
 //! How the files of the context are sent: from flags, and the environment, to policies.
 
-use std::{ffi::OsString, path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc};
 
 use bk_client::{
-    ChangePolicy, ContentOptions, DirHashCache, FilePolicies, InputError, ModePolicy, OwnerPolicy, SyncPolicy,
+    ChangePolicy, ContentOptions, DirHashCache, FilePolicies, InputError, ModePolicy, OwnerPolicy,
+    SyncPolicy, user_cache_dir,
 };
 
 use crate::{
@@ -58,12 +59,7 @@ fn content(around: &impl Surroundings) -> Result<ContentOptions, InputError> {
 
 /// The directory of that name for what is kept between builds; none without a home.
 pub(crate) fn cache_dir(around: &impl Surroundings, name: &str) -> Option<PathBuf> {
-    // Relative ones are to be ignored, says the XDG Base Directory Specification.
-    let absolute = |value: OsString| Some(PathBuf::from(value)).filter(|path| path.is_absolute());
-    let base = around
-        .var("XDG_CACHE_HOME")
-        .and_then(absolute)
-        .or_else(|| Some(around.var("HOME").and_then(absolute)?.join(".cache")))?;
+    let base = user_cache_dir(|name| around.var(name))?;
     Some(base.join("bk").join(name))
 }
 
@@ -89,7 +85,7 @@ fn owner(text: &str) -> Result<OwnerPolicy, InputError> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
+    use std::{ffi::OsString, io::Read};
 
     use clap::Parser as _;
 

@@ -11,7 +11,8 @@ use url::Url;
 
 use crate::{
     Backend, Environment,
-    contexts::{self, DEFAULT, DOCKER_SOCKET},
+    contexts::{self, DEFAULT},
+    host::DOCKER_SOCKET,
     places::Place,
     platforms::normal,
     tokens,

@@ -20,7 +20,7 @@ use crate::{
 /// What addresses may be when nothing is said of the kind of daemon.
 const ADDRESSES: &str = "unix:///PATH, tcp://HOST:PORT, https://HOST[:PORT], ssh://[USER@]HOST[:PORT][/SOCKET], \
                          docker-container://NAME, podman-container://NAME, nerdctl-container://NAME, kube-pod://NAME, \
-                         docker:// or docker://CONTEXT";
+                         npipe:////./pipe/NAME, docker:// or docker://CONTEXT";
 
 /// How long an endpoint may be silent before the next of several is asked as well. Those that answer do so in
 /// milliseconds, and over a slow line to a busy machine in less than this.

@@ -15,14 +15,8 @@ use bk_dial::{Pem, TlsOptions};
 use serde::{Deserialize, de::DeserializeOwned};
 use sha2::{Digest as _, Sha256};
 
-use crate::{Environment, tokens};
+use crate::{Environment, host::DOCKER_SOCKET, tokens};
 
-/// Docker's default socket.
-#[cfg(not(windows))]
-pub(crate) const DOCKER_SOCKET: &str = "unix:///var/run/docker.sock";
-/// Docker's default pipe.
-#[cfg(windows)]
-pub(crate) const DOCKER_SOCKET: &str = "npipe:////./pipe/docker_engine";
 /// What the Docker CLI uses when TLS is wanted and no address is given.
 const DOCKER_TLS_ADDRESS: &str = "tcp://localhost:2376";
 /// The name of the context that stands for the variables.

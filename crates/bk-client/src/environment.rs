@@ -1,10 +1,12 @@
 //! What the process's environment says about daemons and credentials, read once and passed on as data.
 
-use std::{ffi::OsString, os::unix::ffi::OsStringExt, path::PathBuf};
+use std::{ffi::OsString, path::PathBuf};
 
 use bk_build::{InputError, SecretSource, TraceContext};
 
 use bk_session::Proxies;
+
+use crate::host::{HOME, machine_certs_dir, user_cache_dir};
 
 /// The variables that choose a daemon, and where Docker's config file is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,13 +35,13 @@ pub struct Environment {
     pub buildx_config: Option<PathBuf>,
     /// `XDG_RUNTIME_DIR`.
     pub runtime_dir: Option<PathBuf>,
-    /// `XDG_CACHE_HOME`, else `.cache` of the home directory.
+    /// `XDG_CACHE_HOME`, else `.cache` of the home directory (`LOCALAPPDATA` on Windows).
     pub cache_dir: Option<PathBuf>,
     /// `PATH`.
     pub search_path: Option<OsString>,
     /// Docker's `config.json`: in `DOCKER_CONFIG`, else in `.docker` of the home directory.
     pub docker_config: Option<PathBuf>,
-    /// Directories of certificates for single registries: `/etc/docker/certs.d`, and `docker/certs.d` in
+    /// Directories of certificates for single registries: `/etc/docker/certs.d` (on Windows that of `ProgramData`), and `docker/certs.d` in
     /// `XDG_CONFIG_HOME` or `.config` of the home directory.
     pub certs_dirs: Vec<PathBuf>,
     /// `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY`, or the same in lower case: for registries' token servers.
@@ -93,12 +95,11 @@ impl Environment {
         proxies.http = either("HTTP_PROXY", "http_proxy");
         proxies.https = either("HTTPS_PROXY", "https_proxy");
         proxies.none = either("NO_PROXY", "no_proxy").unwrap_or_default();
-        let own = path("XDG_CONFIG_HOME").or_else(|| path("HOME").map(|home| home.join(".config")));
-        let mut certs_dirs = vec![PathBuf::from("/etc/docker/certs.d")];
+        let own = path("XDG_CONFIG_HOME").or_else(|| path(HOME).map(|home| home.join(".config")));
+        let mut certs_dirs: Vec<_> = machine_certs_dir(&get).into_iter().collect();
         certs_dirs.extend(own.map(|dir| dir.join("docker/certs.d")));
-        let cache = path("XDG_CACHE_HOME").filter(|dir| dir.is_absolute());
         Self {
-            cache_dir: cache.or_else(|| path("HOME").map(|home| home.join(".cache"))),
+            cache_dir: user_cache_dir(&get),
             search_path: get("PATH").filter(|v| !v.is_empty()),
             certs_dirs,
             proxies,
@@ -118,7 +119,7 @@ impl Environment {
             buildx_config: path("BUILDX_CONFIG"),
             runtime_dir: path("XDG_RUNTIME_DIR"),
             docker_config: path("DOCKER_CONFIG")
-                .or_else(|| path("HOME").map(|home| home.join(".docker")))
+                .or_else(|| path(HOME).map(|home| home.join(".docker")))
                 .map(|dir| dir.join("config.json")),
         }
     }
@@ -130,7 +131,7 @@ impl Environment {
 /// An [`InputError`] when the variable is not set.
 pub fn secret_from_environment(name: &str) -> Result<SecretSource, InputError> {
     match std::env::var_os(name) {
-        Some(value) => Ok(SecretSource::bytes(OsString::into_vec(value))),
+        Some(value) => Ok(SecretSource::bytes(value.into_encoded_bytes())),
         None => {
             let text = format!("the environment variable `{name}` is not set");
             Err(InputError::new("secret", text, ""))
@@ -145,7 +146,7 @@ mod tests {
     #[test]
     fn empty_is_absent_and_docker_config_wins() {
         let env = Environment::from_lookup(|name| match name {
-            "HOME" => Some("/home/me".into()),
+            HOME => Some("/home/me".into()),
             "DOCKER_HOST" => Some("".into()),
             "BUILDKIT_HOST" => Some("tcp://h:1".into()),
             _ => None,
@@ -183,7 +184,7 @@ mod tests {
     #[test]
     fn what_token_servers_need_is_read() {
         let env = Environment::from_lookup(|name| match name {
-            "HOME" => Some("/home/me".into()),
+            HOME => Some("/home/me".into()),
             "HTTPS_PROXY" => Some("http://u:hunter2@p:1".into()),
             "https_proxy" => Some("http://other:1".into()),
             "no_proxy" => Some("localhost,.example.com".into()),

@@ -33,6 +33,7 @@ mod client;
 mod connect;
 mod contexts;
 mod environment;
+mod host;
 mod nodes;
 mod places;
 mod platforms;
@@ -45,7 +46,6 @@ mod tokens;
 
 pub use bk_build::*;
 pub use bk_dial::{Pem, TlsOptions};
-#[cfg(unix)]
 pub use bk_fsync::tar::ArchiveFormat;
 pub use bk_fsync::{
     ReceiveOptions, entry, path,
@@ -70,6 +70,7 @@ pub use bk_daemon as daemon;
 pub use client::Client;
 pub use connect::{Backend, ConnectOptions, connect, connect_with};
 pub use environment::{Environment, secret_from_environment};
+pub use host::{HOME, user_cache_dir};
 pub use nodes::{GroupError, GroupOutcome, INDEX, NodeGroup};
 #[cfg(feature = "daemon")]
 pub use private::{Daemonless, private_layout};

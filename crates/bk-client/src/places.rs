@@ -8,10 +8,9 @@ use bk_dial::TlsOptions;
 use crate::{
     Backend, Environment, builders,
     contexts::{self, EngineAddress},
+    host::BUILDKIT_SOCKET,
 };
 
-/// The default socket of a system-wide buildkitd.
-const BUILDKIT_SOCKET: &str = "unix:///run/buildkit/buildkitd.sock";
 /// The socket of a rootless buildkitd, below `XDG_RUNTIME_DIR`.
 const ROOTLESS_SOCKET: &str = "buildkit/buildkitd.sock";
 
@@ -165,7 +164,7 @@ mod tests {
             let places = find(&wanted, env).expect("places");
             places.into_iter().map(|p| (p.address, p.backend)).collect()
         };
-        let docker = (contexts::DOCKER_SOCKET.to_owned(), Backend::Docker);
+        let docker = (crate::host::DOCKER_SOCKET.to_owned(), Backend::Docker);
         let mut env = Environment::empty();
         env.runtime_dir = Some("/run/user/7".into());
         assert_eq!(

@@ -44,6 +44,9 @@ pub enum DaemonError {
         /// Where the rest is.
         log_file: PathBuf,
     },
+    /// This system has none.
+    #[error("there are no private daemons on Windows")]
+    Unsupported,
     /// Another kind of daemon runs on that state.
     #[error("a private {running} is running already, and {wanted} was asked for")]
     Other {
@@ -85,6 +88,7 @@ impl DaemonError {
                 "install buildkitd (and rootlesskit, when not root) or dockerd, or name a daemon with --addr"
                     .to_owned(),
             ),
+            Self::Unsupported => Some("name a daemon with --addr".to_owned()),
             Self::Other { .. } => Some("stop it with `bk daemon stop`, or use it".to_owned()),
             Self::Failed { log_file, .. } => Some(format!("its whole log is {}", log_file.display())),
             Self::Keeper { log_file, .. } => Some(format!("see {}", log_file.display())),

@@ -13,7 +13,6 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
-use rustix::fs::{FlockOperation, flock};
 use tokio::{
     io::{AsyncReadExt as _, BufReader},
     net::{UnixListener, UnixStream},
@@ -25,47 +24,13 @@ use tokio::{
 };
 
 use crate::{
-    DaemonError, DaemonFacts, Layout, Program, Status, limits,
+    Announcement, DaemonError, DaemonFacts, KeepOptions, Layout, Program, Status,
+    host::try_lock,
+    limits,
     message::{self, Answer, Ask},
     process::{self, Identity, MARK, Record},
     ready,
 };
-
-/// What a keeper keeps.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct KeepOptions {
-    /// Where.
-    pub layout: Layout,
-    /// What.
-    pub program: Program,
-    /// How long the daemon stays when nobody uses it, until a lease says otherwise.
-    pub idle: Duration,
-}
-
-impl KeepOptions {
-    /// Keeps `program` on the state of `layout`, for [`limits::IDLE`] after the last use.
-    pub fn new(layout: Layout, program: Program) -> Self {
-        Self {
-            layout,
-            program,
-            idle: limits::IDLE,
-        }
-    }
-}
-
-/// What the one who started a keeper is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(
-    clippy::exhaustive_enums,
-    reason = "one of the two answers, or another one does"
-)]
-pub enum Announcement {
-    /// This keeper can be asked for leases.
-    Listening,
-    /// Another one can; this one has ended.
-    AnotherListens,
-}
 
 /// Keeps a daemon until nobody has used it for long enough, somebody stops it, a signal (SIGTERM, SIGINT) arrives, or it
 /// ends by itself. Makes this process the leader of a session of its own, so that it outlives the terminal.
@@ -151,23 +116,6 @@ async fn sweep(layout: &Layout) -> Result<(), DaemonError> {
     match spawn_blocking(move || process::sweep(&layout)).await {
         Ok(swept) => swept.map(drop),
         Err(e) => std::panic::resume_unwind(e.into_panic()),
-    }
-}
-
-/// Takes the lock if nobody has it.
-pub(crate) fn try_lock(layout: &Layout) -> Result<Option<File>, DaemonError> {
-    let path = layout.lock();
-    let failed = |e: io::Error| DaemonError::state(&path, "cannot lock the state of the private daemon", e);
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(failed)?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(file)),
-        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-        Err(e) => Err(failed(e.into())),
     }
 }
 

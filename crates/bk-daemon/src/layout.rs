@@ -3,16 +3,11 @@
 //! The rule: directories belong to this user and nobody else may look into them. A socket in there is root on this
 //! machine.
 
-use std::{
-    fs,
-    io::{self, ErrorKind},
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _},
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
-use crate::{DaemonError, limits};
+use crate::{DaemonError, host::private_dir, limits};
 
 /// The directories of one private daemon. Nothing is made before it is needed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,39 +101,13 @@ impl Layout {
     }
 }
 
-/// Makes a directory that is ours alone, or sees to it that it is.
-fn private_dir(dir: &Path) -> Result<(), DaemonError> {
-    let failed = |what: &str| {
-        let what = what.to_owned();
-        move |e: io::Error| DaemonError::state(dir, what, e)
-    };
-    if let Some(parent) = dir.parent() {
-        fs::create_dir_all(parent).map_err(failed("cannot make the directory above"))?;
-    }
-    match fs::DirBuilder::new().mode(0o700).create(dir) {
-        Err(e) if e.kind() != ErrorKind::AlreadyExists => {
-            return Err(failed("cannot make this directory")(e));
-        }
-        _ => {}
-    }
-    let found = fs::symlink_metadata(dir).map_err(failed("cannot look at this directory"))?;
-    if !found.is_dir() || found.uid() != nix::unistd::geteuid().as_raw() {
-        let what = "a private daemon needs a directory here that belongs to this user".to_owned();
-        return Err(DaemonError::State {
-            path: dir.to_owned(),
-            what,
-            source: None,
-        });
-    }
-    if found.mode() & 0o777 != 0o700 {
-        let only_us = fs::Permissions::from_mode(0o700);
-        fs::set_permissions(dir, only_us).map_err(failed("cannot close this directory to others"))?;
-    }
-    Ok(())
-}
-
-#[cfg(test)]
+#[cfg(all(test, unix))]
 mod tests {
+    use std::{
+        fs,
+        os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    };
+
     use super::*;
 
     #[test]

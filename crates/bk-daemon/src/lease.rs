@@ -11,7 +11,6 @@ use std::{
 
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader},
-    net::UnixStream,
     process::Command,
     task::spawn_blocking,
     time::timeout,
@@ -19,10 +18,9 @@ use tokio::{
 
 use crate::{
     DaemonError, DaemonFacts, Layout, Program, Status,
-    keeper::try_lock,
+    host::{self, Stream},
     limits,
     message::{self, Answer, Ask},
-    process,
 };
 
 /// What a keeper writes on its standard output when leases can be asked for.
@@ -60,7 +58,7 @@ pub struct PrivateDaemon {
 #[derive(Debug)]
 pub struct Lease {
     facts: DaemonFacts,
-    _connection: UnixStream,
+    _connection: Stream,
 }
 
 impl Lease {
@@ -236,10 +234,11 @@ fn is_gone(error: &io::Error) -> bool {
 }
 
 /// A connection to the keeper on which this was asked; nothing when there is no keeper.
-async fn connect(layout: &Layout, ask: &Ask) -> Result<Option<UnixStream>, DaemonError> {
+async fn connect(layout: &Layout, ask: &Ask) -> Result<Option<Stream>, DaemonError> {
+    host::supported()?;
     let socket = layout.keeper_socket();
     let asking = async {
-        let mut stream = UnixStream::connect(&socket).await?;
+        let mut stream = host::connect(&socket).await?;
         message::write(&mut stream, ask).await?;
         io::Result::Ok(stream)
     };
@@ -284,7 +283,7 @@ pub async fn status(layout: &Layout) -> Result<Option<Status>, DaemonError> {
 
 /// A daemon that a keeper has left behind which was killed. The next start ends it, and so does [`stop`]. Blocks.
 pub fn left_behind(layout: &Layout) -> Option<DaemonFacts> {
-    process::orphan(layout)
+    host::orphan(layout)
 }
 
 /// What came of [`stop`].
@@ -344,7 +343,7 @@ async fn sweep_up(layout: &Layout) -> Result<StopAnswer, DaemonError> {
         return Ok(StopAnswer::NotRunning);
     }
     layout.make()?;
-    let Some(lock) = try_lock(layout)? else {
+    let Some(lock) = host::try_lock(layout)? else {
         return Err(keeper_failed(
             layout,
             "it is just starting or ending; try again in a moment",
@@ -352,7 +351,7 @@ async fn sweep_up(layout: &Layout) -> Result<StopAnswer, DaemonError> {
     };
     let layout = layout.clone();
     let swept = spawn_blocking(move || {
-        let swept = process::sweep(&layout);
+        let swept = host::sweep(&layout);
         drop(lock);
         swept
     });

@@ -12,18 +12,32 @@
 //! Nothing here reads the environment or speaks BuildKit's protocol.
 
 mod error;
+mod host;
+#[cfg(unix)]
 mod keeper;
+#[cfg_attr(windows, expect(dead_code, reason = "no daemon is started there"))]
 mod layout;
 mod lease;
 pub mod limits;
+#[cfg_attr(windows, expect(dead_code, reason = "no daemon is started there"))]
 mod message;
+mod options;
+#[cfg(unix)]
 mod process;
+#[cfg_attr(windows, expect(dead_code, reason = "no daemon is started there"))]
 mod program;
+#[cfg(unix)]
 mod ready;
 
 pub use error::DaemonError;
-pub use keeper::{Announcement, KeepOptions, keep};
+#[cfg(unix)]
+pub use host::is_root;
+#[cfg(windows)]
+pub use host::{is_root, keep};
+#[cfg(unix)]
+pub use keeper::keep;
 pub use layout::Layout;
 pub use lease::{Keeper, Lease, PrivateDaemon, StopAnswer, left_behind, status, stop};
 pub use message::{DaemonFacts, Status};
-pub use program::{Kind, Program, is_root};
+pub use options::{Announcement, KeepOptions};
+pub use program::{Kind, Program};

@@ -5,11 +5,13 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
-use crate::{DaemonError, Layout};
+use crate::{
+    DaemonError, Layout,
+    host::{is_executable, supported},
+};
 
 /// The programs that are looked for.
 const BUILDKITD: &str = "buildkitd";
@@ -45,18 +47,14 @@ pub struct Program {
     rootlesskit: Option<PathBuf>,
 }
 
-/// Whether this process is root.
-pub fn is_root() -> bool {
-    nix::unistd::geteuid().is_root()
-}
-
 impl Program {
     /// Looks for one in the directories of `search`, a value as of `PATH`: `buildkitd`, for users other than root with
     /// `rootlesskit`; else `dockerd`, for root only.
     ///
     /// # Errors
-    /// [`DaemonError::NotInstalled`] says what was looked for.
+    /// [`DaemonError::NotInstalled`] says what was looked for; [`DaemonError::Unsupported`] on Windows.
     pub fn find(search: Option<&OsStr>, root: bool) -> Result<Self, DaemonError> {
+        supported()?;
         let mut looked_for = Vec::new();
         match (look_up(BUILDKITD, search), look_up(ROOTLESSKIT, search)) {
             (None, _) => looked_for.push("there is no `buildkitd` in PATH".to_owned()),
@@ -80,8 +78,9 @@ impl Program {
     ///
     /// # Errors
     /// [`DaemonError::Program`] when it is not there or neither, or when it needs root;
-    /// [`DaemonError::NotInstalled`] when `rootlesskit` is missing.
+    /// [`DaemonError::NotInstalled`] when `rootlesskit` is missing; [`DaemonError::Unsupported`] on Windows.
     pub fn named(program: &Path, search: Option<&OsStr>, root: bool) -> Result<Self, DaemonError> {
+        supported()?;
         let bad = |why: &str| DaemonError::Program {
             program: program.to_owned(),
             why: why.to_owned(),
@@ -209,12 +208,12 @@ fn look_up(name: &str, search: Option<&OsStr>) -> Option<PathBuf> {
 
 fn is_program(path: &Path) -> bool {
     path.metadata()
-        .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+        .is_ok_and(|found| found.is_file() && is_executable(&found))
 }
 
-#[cfg(test)]
+#[cfg(all(test, unix))]
 mod tests {
-    use std::fs;
+    use std::{fs, os::unix::fs::PermissionsExt as _};
 
     use super::*;
 

@@ -10,6 +10,7 @@ mod command;
 mod helper;
 mod host;
 pub mod limits;
+mod pipe;
 mod tcp;
 mod tls;
 mod unix;
@@ -17,8 +18,7 @@ mod unix;
 pub use command::CommandStream;
 pub use helper::{Helper, Serves};
 pub use host::{host_port, is_host};
+pub use pipe::{named_pipe, pipe_name};
 pub use tcp::tcp;
 pub use tls::{LoadRoots, Pem, TlsOptions, TlsStream};
-pub use unix::is_unix;
-#[cfg(unix)]
-pub use unix::unix;
+pub use unix::{is_unix, unix};

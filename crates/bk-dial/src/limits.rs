@@ -34,3 +34,7 @@ pub const NEXT_ADDRESS: Duration = Duration::from_millis(250);
 
 /// The longest path of a socket, in bytes: the kernel's field has one more, for the zero behind it.
 pub const SOCKET_PATH: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
+
+/// How long to wait before a named pipe that is busy is tried again.
+#[cfg(windows)]
+pub const PIPE_AGAIN: Duration = Duration::from_millis(50);

@@ -11,7 +11,9 @@ use tokio::{
     time::timeout,
 };
 
-use crate::limits::{NEXT_ADDRESS, TCP_KEEPALIVE, TCP_PROBE_INTERVAL, TCP_PROBES, TCP_UNCONFIRMED};
+#[cfg(target_os = "linux")]
+use crate::limits::TCP_UNCONFIRMED;
+use crate::limits::{NEXT_ADDRESS, TCP_KEEPALIVE, TCP_PROBE_INTERVAL, TCP_PROBES};
 
 /// Connects to `host` (an IPv6 address without brackets), at the first of its addresses that answers: they are tried in the
 /// system's order, both families by turns, and the next one when one has failed or been silent for [`NEXT_ADDRESS`]. Small
@@ -88,9 +90,8 @@ fn tune(stream: &TcpStream) -> io::Result<()> {
     let socket = SockRef::from(stream);
     let keepalive = TcpKeepalive::new()
         .with_time(TCP_KEEPALIVE)
-        .with_interval(TCP_PROBE_INTERVAL);
-    #[cfg(unix)]
-    let keepalive = keepalive.with_retries(TCP_PROBES);
+        .with_interval(TCP_PROBE_INTERVAL)
+        .with_retries(TCP_PROBES);
     socket.set_tcp_keepalive(&keepalive)?;
     #[cfg(target_os = "linux")]
     socket.set_tcp_user_timeout(Some(TCP_UNCONFIRMED))?;

@@ -2,7 +2,6 @@
 //!
 //! The rule: a name that begins with `@` is one in Linux' own space of names, as Go's programs write it; others are paths.
 
-#[cfg(unix)]
 use std::{io, path::Path};
 
 #[cfg(unix)]
@@ -35,6 +34,16 @@ pub async fn unix(path: &Path) -> io::Result<UnixStream> {
         Some(name) => UnixStream::connect(format!("\0{name}")).await,
         None => UnixStream::connect(path).await,
     }
+}
+
+/// Refuses: there are none.
+///
+/// # Errors
+/// Always [`Unsupported`](io::ErrorKind::Unsupported).
+#[cfg(windows)]
+pub async fn unix(_: &Path) -> io::Result<tokio::io::Empty> {
+    let why = "Unix sockets are not supported on Windows";
+    Err(io::Error::new(io::ErrorKind::Unsupported, why))
 }
 
 #[cfg(all(test, target_os = "linux"))]

@@ -25,13 +25,13 @@ mod ahead;
 mod buffer;
 pub mod diff;
 pub mod drive;
-#[cfg(unix)]
 pub mod drive_receive;
 pub mod entry;
 pub mod filter;
 pub mod follow;
 pub mod hardlink;
 pub mod limits;
+mod offset;
 pub mod options;
 pub mod order;
 pub mod path;
@@ -46,11 +46,9 @@ pub mod tar;
 pub mod tree;
 pub mod walk;
 pub mod wire;
-#[cfg(unix)]
 pub mod write;
 
 pub use drive::{SendError, send};
-#[cfg(unix)]
 pub use drive_receive::{ReceiveError, receive};
 pub use filter::FilterOptions;
 pub use options::SendOptions;
@@ -60,8 +58,5 @@ pub use policy::{
 };
 pub use receive::{ReceiveObserver, ReceiveOptions, ReceiveReport};
 pub use report::{SendObserver, SendReport, Share, Warning};
-#[cfg(unix)]
-pub use tree::{DirTree, SingleFileTree, TarTree};
-pub use tree::{FilesTree, MemoryTree, OverlayTree, PathMapTree, Tree};
-#[cfg(unix)]
+pub use tree::{DirTree, FilesTree, MemoryTree, OverlayTree, PathMapTree, SingleFileTree, TarTree, Tree};
 pub use write::Destination;

@@ -7,7 +7,6 @@ use std::{
     cmp::Ordering,
     fs::{self, File},
     io::{self, BufRead, BufReader, BufWriter, Read as _, Write as _},
-    os::unix::{ffi::OsStrExt as _, fs::DirBuilderExt as _},
     path::{Path, PathBuf},
     sync::atomic::{self, AtomicBool},
     time::SystemTime,
@@ -24,6 +23,7 @@ use tempfile::NamedTempFile;
 
 use crate::{
     context::{ContextDifference, ContextView, Differs, Need},
+    host::make_private_dir,
     limits::{MANIFEST_BYTES, MANIFEST_CHANGES, MANIFEST_RECORD, MANIFESTS_KEPT},
 };
 
@@ -77,8 +77,7 @@ impl ContextHistory {
         let fail = |e: io::Error| {
             LocalFailure::new(&self.dir, "cannot keep the manifest of the context").caused_by(e)
         };
-        let mut made = fs::DirBuilder::new();
-        made.recursive(true).mode(0o700).create(&self.dir).map_err(fail)?;
+        make_private_dir(&self.dir).map_err(fail)?;
         let place = self.dir.join(key(view, target));
         let mut old = Old::open(&place);
         let mut changes = old.is_some().then(ContextChanges::default);
@@ -168,7 +167,7 @@ impl ContextChanges {
 
 /// The file of a manifest: the context, the Dockerfile and the target decide.
 fn key(view: &ContextView, target: Option<&str>) -> String {
-    let bytes = |path: Option<&Path>| path.map_or(Vec::new(), |p| p.as_os_str().as_bytes().to_vec());
+    let bytes = |path: Option<&Path>| path.map_or(Vec::new(), |p| p.as_os_str().as_encoded_bytes().to_vec());
     let mut digest = Sha256::new_with_prefix(FORMAT);
     for part in [
         bytes(view.root()),

@@ -12,6 +12,10 @@
 mod agent;
 mod archive;
 mod coalesce;
+#[cfg(unix)]
+mod content;
+#[cfg(windows)]
+#[path = "content/refused.rs"]
 mod content;
 mod context;
 mod context_tar;
@@ -20,6 +24,7 @@ pub mod exec;
 mod exports;
 mod extras;
 mod history;
+mod host;
 pub mod limits;
 mod named;
 mod pings;

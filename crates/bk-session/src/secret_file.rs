@@ -2,14 +2,15 @@
 //! threads.
 
 use std::{
-    fs::{File, FileType, Metadata},
+    fs::{File, Metadata},
     io::{self, IsTerminal, Read},
-    os::unix::fs::FileTypeExt,
     path::{Path, PathBuf},
 };
 
 use bk_build::{LocalFailure, SecretBytes, limits::MAX_SECRET_BYTES};
-use tokio::{io::AsyncReadExt, net::unix::pipe, sync::OnceCell};
+use tokio::sync::OnceCell;
+
+use crate::host;
 
 /// A file that was there when the build began.
 pub(crate) struct SecretFile {
@@ -23,7 +24,7 @@ impl SecretFile {
     pub(crate) fn check(path: &Path) -> Result<Self, LocalFailure> {
         let found = std::fs::metadata(path).map_err(|e| failed(path, e))?;
         check(path, &found)?;
-        let is_pipe = found.file_type().is_fifo();
+        let is_pipe = host::is_pipe(found.file_type());
         if found.is_file() {
             // Now, and not when half of the build is done.
             File::open(path).map_err(|e| failed(path, e))?;
@@ -37,7 +38,10 @@ impl SecretFile {
     /// What is in it now.
     pub(crate) async fn read(&self) -> Result<SecretBytes, LocalFailure> {
         if let Some(piped) = &self.piped {
-            return piped.get_or_try_init(|| read_pipe(&self.path)).await.cloned();
+            return piped
+                .get_or_try_init(|| host::read_pipe(&self.path, |e| failed(&self.path, e)))
+                .await
+                .cloned();
         }
         let path = self.path.clone();
         tokio::task::spawn_blocking(move || read_file(&path))
@@ -48,15 +52,11 @@ impl SecretFile {
 
 /// Whether that is a pipe. What cannot be looked at is none.
 pub(crate) fn is_pipe(path: &Path) -> bool {
-    std::fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo())
-}
-
-fn usable(kind: FileType) -> bool {
-    kind.is_file() || kind.is_fifo() || kind.is_char_device()
+    std::fs::metadata(path).is_ok_and(|found| host::is_pipe(found.file_type()))
 }
 
 fn check(path: &Path, found: &Metadata) -> Result<(), LocalFailure> {
-    if !usable(found.file_type()) {
+    if !host::may_hold_secret(found.file_type()) {
         return Err(LocalFailure::new(path, "a secret must be a file or a pipe"));
     }
     if found.len() > MAX_SECRET_BYTES as u64 {
@@ -80,36 +80,20 @@ fn read_file(path: &Path) -> Result<SecretBytes, LocalFailure> {
     bytes.finish(path)
 }
 
-async fn read_pipe(path: &Path) -> Result<SecretBytes, LocalFailure> {
-    let pipe = pipe::OpenOptions::new()
-        .open_receiver(path)
-        .map_err(|e| failed(path, e))?;
-    let mut bytes = SecretBuffer::new();
-    pipe.take(bytes.room())
-        .read_to_end(&mut bytes.0)
-        .await
-        .map_err(|e| failed(path, e))?;
-    if bytes.0.is_empty() {
-        // A pipe that nobody has opened for writing looks exactly so.
-        return Err(LocalFailure::new(path, "nothing came through the pipe"));
-    }
-    bytes.finish(path)
-}
-
 /// Room for the largest secret and one byte more, so that it never moves.
-struct SecretBuffer(Vec<u8>);
+pub(crate) struct SecretBuffer(pub(crate) Vec<u8>);
 
 impl SecretBuffer {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         // A reader may ask for spare room at the very end.
         Self(Vec::with_capacity(MAX_SECRET_BYTES + 64))
     }
 
-    fn room(&self) -> u64 {
+    pub(crate) fn room(&self) -> u64 {
         MAX_SECRET_BYTES as u64 + 1
     }
 
-    fn finish(self, path: &Path) -> Result<SecretBytes, LocalFailure> {
+    pub(crate) fn finish(self, path: &Path) -> Result<SecretBytes, LocalFailure> {
         let bytes = SecretBytes::new(self.0);
         if bytes.len() > MAX_SECRET_BYTES {
             return Err(too_large(path));

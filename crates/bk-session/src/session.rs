@@ -230,6 +230,7 @@ impl SessionState {
     }
 
     /// Keeps that a daemon looked for a blob in vain. It may do without; if not, its error names the digest.
+    #[cfg_attr(windows, expect(dead_code, reason = "no blob is asked for there"))]
     pub(crate) fn missing(&self, digest: String, failure: LocalFailure) {
         let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
         if missing.len() < limits::MAX_MISSING_BLOBS {

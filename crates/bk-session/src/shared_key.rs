@@ -26,10 +26,7 @@ pub fn shared_key(dir: &Path, host: &[u8]) -> String {
 
 /// This machine's name, for [`shared_key`]. A machine without a readable name shares the empty one.
 pub fn host_name() -> Vec<u8> {
-    use std::os::unix::ffi::OsStrExt;
-    nix::unistd::gethostname()
-        .map(|n| n.as_bytes().to_vec())
-        .unwrap_or_default()
+    crate::host::name()
 }
 
 #[cfg(test)]

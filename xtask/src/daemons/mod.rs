@@ -35,7 +35,7 @@ use crate::run::Result;
 use docker::{BENCH, DEMO, Engine};
 use layout::Layout;
 use lock::Lock;
-use packages::{BOOKWORM, BUSYBOX, FORKY, PODMAN, SSHD, TRIXIE, UMOCI};
+use packages::{BOOKWORM, BUSYBOX, FORKY, MINGW, PODMAN, SSHD, TRIXIE, UMOCI};
 use service::{Service, select};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -156,6 +156,14 @@ pub(crate) fn demo_busybox() -> Result<PathBuf> {
     let layout = Layout::new();
     packages::ensure(&layout, &[BUSYBOX])?;
     Ok(layout.packages(BUSYBOX).join("bin/busybox"))
+}
+
+/// Where the C compiler and linker for Windows are unpacked.
+pub(crate) fn windows_tools() -> Result<PathBuf> {
+    let layout = Layout::new();
+    let _lock = Lock::take(&layout)?;
+    packages::ensure(&layout, &[MINGW])?;
+    Ok(layout.packages(MINGW))
 }
 
 /// Programs for tests that start engines of their own, and a place on a disk for the data of large ones: the variables

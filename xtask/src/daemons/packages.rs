@@ -15,7 +15,7 @@ use std::process::Command;
 ///
 /// Libraries of the first suite are only what is not on every Debian 12: binaries of the newer suites need no newer C
 /// library than 2.34, so they run with that of Debian 12. `runc` is the exception, so all engines use that of Debian 12.
-const RECIPES: [Recipe; 7] = [
+const RECIPES: [Recipe; 8] = [
     Recipe {
         name: BUSYBOX,
         suite: BOOKWORM,
@@ -69,6 +69,18 @@ const RECIPES: [Recipe; 7] = [
         ],
     },
     Recipe {
+        name: MINGW,
+        suite: BOOKWORM,
+        packages: &[
+            "binutils-mingw-w64-x86-64",
+            "gcc-mingw-w64-base",
+            "gcc-mingw-w64-x86-64-win32",
+            "gcc-mingw-w64-x86-64-win32-runtime",
+            "mingw-w64-common",
+            "mingw-w64-x86-64-dev",
+        ],
+    },
+    Recipe {
         name: TRIXIE,
         suite: TRIXIE,
         packages: &["docker.io", "containerd"],
@@ -90,6 +102,8 @@ pub(crate) const BOOKWORM: &str = "bookworm";
 pub(crate) const SSHD: &str = "sshd";
 /// The set with Podman, which tests run with everything of it in a directory of their own.
 pub(crate) const PODMAN: &str = "podman";
+/// The set with the C compiler and linker for Windows. What they need besides is what every gcc of Debian 12 needs.
+pub(crate) const MINGW: &str = "mingw";
 /// Debian 13, and its set.
 pub(crate) const TRIXIE: &str = "trixie";
 /// Debian 14, and its set.

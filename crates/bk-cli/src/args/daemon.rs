@@ -11,7 +11,7 @@ use super::DaemonlessArgs;
 #[command(next_help_heading = "Daemon")]
 pub(crate) struct Global {
     /// The daemon: unix://PATH, tcp://HOST:PORT, https://HOST, ssh://HOST, docker-container://NAME, podman-container://NAME,
-    /// nerdctl-container://NAME, kube-pod://NAME, docker:// or docker://CONTEXT. Several, with commas or repeated: each
+    /// nerdctl-container://NAME, kube-pod://NAME, npipe:////./pipe/NAME, docker:// or docker://CONTEXT. Several, with commas or repeated: each
     /// build goes to the one that its affinity chooses, or the next that answers. Default: BUILDKIT_HOST, else
     /// BUILDX_BUILDER, else DOCKER_HOST, else the Docker context or builder in use, else the usual sockets
     #[arg(long, global = true, value_name = "ADDR", value_delimiter = ',')]

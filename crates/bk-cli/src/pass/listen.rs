@@ -6,48 +6,21 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use bk_client::{BoxedIo, BuildError, InputError, LocalFailure};
 use tokio::net::TcpListener;
-#[cfg(unix)]
-use tokio::net::{UnixListener, UnixStream};
+
+use crate::host::Socket;
 
 /// What may be given.
 const ALLOWED: &str = "unix:///PATH, or tcp://127.0.0.1:PORT";
 
 /// Something that accepts connections. A socket is removed with the value.
 pub(crate) enum Listener {
-    #[cfg(unix)]
-    Unix(UnixListener, Socket),
+    Unix(Socket),
     Tcp(TcpListener, SocketAddr),
-}
-
-/// A socket in the file system, removed with the value unless another one has taken its place.
-#[cfg(unix)]
-pub(crate) struct Socket {
-    path: PathBuf,
-    /// The device and the number of its file.
-    file: (u64, u64),
-}
-
-#[cfg(unix)]
-impl Drop for Socket {
-    fn drop(&mut self) {
-        if file(&self.path).is_ok_and(|file| file == self.file) {
-            // Somebody may just have removed it; there is nothing else to do about it either.
-            let _ = std::fs::remove_file(&self.path);
-        }
-    }
-}
-
-#[cfg(unix)]
-fn file(path: &Path) -> io::Result<(u64, u64)> {
-    use std::os::unix::fs::MetadataExt as _;
-
-    let found = std::fs::symlink_metadata(path)?;
-    Ok((found.dev(), found.ino()))
 }
 
 impl Listener {
@@ -62,7 +35,7 @@ impl Listener {
             if !path.starts_with('/') {
                 return Err(bad("the path of a socket must be absolute").into());
             }
-            return unix(Path::new(path)).await;
+            return Socket::bind(Path::new(path)).await.map(Self::Unix);
         }
         let Some(place) = text.strip_prefix("tcp://") else {
             return Err(bad("it is neither unix:// nor tcp://").into());
@@ -91,8 +64,7 @@ impl Listener {
     /// Where it listens, as clients write it.
     pub(crate) fn address(&self) -> String {
         match self {
-            #[cfg(unix)]
-            Self::Unix(_, socket) => format!("unix://{}", socket.path.display()),
+            Self::Unix(socket) => format!("unix://{}", socket.path().display()),
             Self::Tcp(_, address) => format!("tcp://{address}"),
         }
     }
@@ -103,8 +75,7 @@ impl Listener {
     /// When the system cannot accept one now.
     pub(crate) async fn accept(&self) -> io::Result<BoxedIo> {
         match self {
-            #[cfg(unix)]
-            Self::Unix(listener, _) => Ok(Box::new(listener.accept().await?.0)),
+            Self::Unix(socket) => Ok(Box::new(socket.accept().await?)),
             Self::Tcp(listener, _) => {
                 let (stream, _) = listener.accept().await?;
                 stream.set_nodelay(true)?;
@@ -114,63 +85,11 @@ impl Listener {
     }
 }
 
-#[cfg(not(unix))]
-async fn unix(path: &Path) -> Result<Listener, BuildError> {
-    let why = format!("`unix://{}`: this system has no Unix sockets", path.display());
-    Err(InputError::new("--listen", why, ALLOWED).into())
-}
-
-/// Listens beside the place first, where nobody else can come, and moves the socket there when it is as it should be.
-#[cfg(unix)]
-async fn unix(path: &Path) -> Result<Listener, BuildError> {
-    use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
-
-    let name = || path.display().to_string();
-    let failed =
-        |e: io::Error| BuildError::from(LocalFailure::new(name(), "cannot listen there").caused_by(e));
-    let taken = |why: &str, hint: &str| BuildError::from(LocalFailure::new(name(), why).hint(hint));
-    // It could be made by its first name, and nobody could connect to it.
-    if std::os::unix::net::SocketAddr::from_pathname(path).is_err() {
-        return Err(taken(
-            "the path is too long for a socket",
-            "listen at a shorter one",
-        ));
-    }
-    match std::fs::symlink_metadata(path) {
-        Ok(found) if !found.file_type().is_socket() => {
-            return Err(taken(
-                "there is a file that is no socket",
-                "remove it, or listen elsewhere",
-            ));
-        }
-        Ok(_) if UnixStream::connect(path).await.is_ok() => {
-            return Err(taken(
-                "something listens there already",
-                "end it, or listen elsewhere",
-            ));
-        }
-        // One that nobody listens at any more is replaced.
-        Ok(_) => {}
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-        Err(e) => return Err(failed(e)),
-    }
-    let parent = path.parent().unwrap_or(Path::new("/"));
-    let private = tempfile::Builder::new()
-        .prefix(".bk-")
-        .tempdir_in(parent)
-        .map_err(failed)?;
-    let inner = private.path().join("s");
-    let listener = UnixListener::bind(&inner).map_err(failed)?;
-    std::fs::set_permissions(&inner, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
-    let file = file(&inner).map_err(failed)?;
-    std::fs::rename(&inner, path).map_err(failed)?;
-    let path = path.to_owned();
-    Ok(Listener::Unix(listener, Socket { path, file }))
-}
-
 #[cfg(all(test, unix))]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
+
+    use tokio::net::UnixStream;
 
     use super::*;
 

@@ -4,7 +4,7 @@
 //! command is run: a file is right or wrong as a whole.
 
 use std::{
-    fs::{self, OpenOptions},
+    fs,
     io::{self, Read as _},
     path::{Path, PathBuf},
 };
@@ -17,7 +17,7 @@ use super::{
     Problem,
     keys::{self, Key, Kind, nearest},
 };
-use crate::limits::SETTINGS_BYTES;
+use crate::{host::open_settings, limits::SETTINGS_BYTES};
 
 /// One key of a file.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ pub(super) fn dotted(command: &[String], name: &str) -> String {
 /// It is no regular file, too large, no text, or cannot be read.
 pub(super) fn read(path: &Path, links: bool) -> Result<Option<String>, Problem> {
     let bad = |why: String| Problem::new(path.display(), why);
-    let file = match open(path, links) {
+    let file = match open_settings(path, links) {
         Ok(file) => file,
         Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             return Ok(None);
@@ -87,29 +87,6 @@ pub(super) fn read(path: &Path, links: bool) -> Result<Option<String>, Problem> 
 
 fn is_link(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink())
-}
-
-/// Opening a pipe or a device must not block or do anything; both are turned away afterwards.
-#[cfg(unix)]
-fn open(path: &Path, links: bool) -> io::Result<fs::File> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-
-    use rustix::fs::OFlags;
-
-    let mut flags = OFlags::NONBLOCK | OFlags::NOCTTY;
-    if !links {
-        flags |= OFlags::NOFOLLOW;
-    }
-    let flags = i32::try_from(flags.bits()).unwrap_or_default();
-    OpenOptions::new().read(true).custom_flags(flags).open(path)
-}
-
-#[cfg(not(unix))]
-fn open(path: &Path, links: bool) -> io::Result<fs::File> {
-    if !links && is_link(path) {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
-    OpenOptions::new().read(true).open(path)
 }
 
 /// The entries of a text, checked against the definition.

@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use bk_client::HOME;
 use clap::{ArgMatches, Command};
 
 use super::{
@@ -41,7 +42,7 @@ impl Read {
                     || (entry.values.len() == 1 && !entry.values.iter().any(|v| v.contains(',')))
             }));
         }
-        let home = around.var("HOME").map(Path::new);
+        let home = around.var(HOME).map(Path::new);
         let value = |text: &String| match key.is_path {
             true => file::resolve(text, &self.path, home).into_os_string(),
             false => text.into(),

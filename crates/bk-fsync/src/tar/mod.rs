@@ -6,21 +6,15 @@
 //! whoever carries it must not let it look complete.
 
 mod fault;
-#[cfg(unix)]
 mod field;
-#[cfg(unix)]
 mod format;
 mod gaps;
 mod header;
-#[cfg(unix)]
 pub(crate) mod read;
-#[cfg(unix)]
 mod records;
-#[cfg(unix)]
 mod sparse;
 
 pub use fault::{TarFault, TarReadError};
-#[cfg(unix)]
 pub use format::ArchiveFormat;
 
 use std::io::{self, Write};

@@ -4,9 +4,10 @@
 //! directories is opened, and paths may be longer than the kernel takes in one call.
 
 use std::ffi::OsStr;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::{ffi::OsStrExt, fs::MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,22 +15,10 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::host::HostFile;
-use super::{Directory, Listed, OpenFile, Tree};
+use super::{Directory, Listed, OpenFile, OpenTreeError, Tree};
 use crate::entry::{Kind, Meta, Xattr};
 use crate::limits::{PATH_MAX, XATTR_FIRST, XATTR_MAX};
-use crate::path::{RelPath, join};
-
-/// The directory that was to be a tree cannot be opened.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot open directory {}", path.display())]
-#[non_exhaustive]
-pub struct OpenTreeError {
-    /// The directory as it was given.
-    pub path: PathBuf,
-    /// What the file system says.
-    #[source]
-    pub source: io::Error,
-}
+use crate::path::{RelPath, join, show};
 
 /// A directory of the host. Cloning is cheap and shares the open root.
 #[derive(Debug, Clone)]
@@ -238,8 +227,42 @@ pub(crate) fn meta_of(stat: &rustix::fs::Stat) -> io::Result<Meta> {
     })
 }
 
+/// Opens a file of the host that the caller named, also through a link.
+pub(super) fn open_file(path: &Path, name: &[u8]) -> io::Result<Box<dyn OpenFile>> {
+    let file = File::open(path)?;
+    regular(&file.metadata()?, name)?;
+    let stat = rustix::fs::fstat(&file)?;
+    Ok(Box::new(HostFile::new(file, &stat)))
+}
+
+/// The metadata of a regular file.
+pub(super) fn regular(found: &fs::Metadata, name: &[u8]) -> io::Result<Meta> {
+    if !found.is_file() {
+        let text = format!("{} is not a regular file", show(name));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
+    let mut meta = Meta::new(Kind::File);
+    meta.size = found.len();
+    meta.mode = found.mode() & 0o7777;
+    meta.mtime_ns = nanoseconds(found.mtime(), found.mtime_nsec());
+    meta.ctime_ns = nanoseconds(found.ctime(), found.ctime_nsec());
+    (meta.dev, meta.ino) = (found.dev(), found.ino());
+    meta.uid = found.uid();
+    meta.gid = found.gid();
+    Ok(meta)
+}
+
+/// A name that travels as a name of this host. `None`: it can be no name here.
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "on other systems some names are impossible"
+)]
+pub(super) fn file_name(name: &[u8]) -> Option<&Path> {
+    Some(Path::new(OsStr::from_bytes(name)))
+}
+
 /// A time as nanoseconds since the epoch, kept within what 64 bits hold (the years 1677 to 2262).
-pub(super) fn nanoseconds(seconds: i64, nanoseconds: i64) -> i64 {
+fn nanoseconds(seconds: i64, nanoseconds: i64) -> i64 {
     seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds)
 }
 
@@ -286,7 +309,6 @@ fn grow(mut call: impl FnMut(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     fn rel(path: &[u8]) -> RelPath<'_> {
@@ -311,7 +333,7 @@ mod tests {
         fs::write(dir.path().join(odd), "12345").unwrap();
         fs::set_permissions(dir.path().join(odd), fs::Permissions::from_mode(0o4601)).unwrap();
         let time = std::time::UNIX_EPOCH + std::time::Duration::new(1_234_567_890, 123_456_789);
-        fs::File::open(dir.path().join(odd))
+        File::open(dir.path().join(odd))
             .unwrap()
             .set_modified(time)
             .unwrap();

@@ -5,15 +5,16 @@
 //! through symbolic links, since the caller named them; what is served is always a regular file.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::dir::{file_name, open_file, regular};
 use super::{Directory, Listed, OpenFile, Tree};
-use crate::entry::{Kind, Meta};
+use crate::entry::Meta;
 use crate::limits::FILES_TREE_MAX;
-use crate::path::{PathError, PathFault, RelPath, check_name, show};
+use crate::path::{PathError, PathFault, RelPath, check_name};
 
 /// A handful of names, each mapped to a file of the host.
 #[derive(Debug, Clone, Default)]
@@ -40,7 +41,7 @@ impl FilesTree {
         let mut tree = Self::new();
         for name in names {
             let name = name.as_ref();
-            let file = os_name(name).ok_or_else(|| PathError::new(name, PathFault::BadByte))?;
+            let file = file_name(name).ok_or_else(|| PathError::new(name, PathFault::BadByte))?;
             tree = tree.with(name, dir.as_ref().join(file))?;
         }
         Ok(tree)
@@ -80,24 +81,8 @@ impl Tree for FilesTree {
         let file = self.files.get(name).ok_or(io::ErrorKind::NotFound)?;
         // Asked first, so that a pipe that took the place of the file is not waited for.
         regular(&fs::metadata(file)?, name)?;
-        open_host(file, name)
+        open_file(file, name)
     }
-}
-
-#[cfg(unix)]
-fn open_host(path: &Path, name: &[u8]) -> io::Result<Box<dyn OpenFile>> {
-    let file = File::open(path)?;
-    regular(&file.metadata()?, name)?;
-    let stat = rustix::fs::fstat(&file)?;
-    Ok(Box::new(super::host::HostFile::new(file, &stat)))
-}
-
-#[cfg(not(unix))]
-fn open_host(path: &Path, name: &[u8]) -> io::Result<Box<dyn OpenFile>> {
-    Ok(Box::new(HostFile {
-        file: File::open(path)?,
-        name: name.to_vec(),
-    }))
 }
 
 impl Directory for FilesTree {
@@ -129,60 +114,10 @@ impl Directory for FilesTree {
     }
 }
 
-#[cfg(not(unix))]
-struct HostFile {
-    file: File,
-    name: Vec<u8>,
-}
-
-#[cfg(not(unix))]
-impl io::Read for HostFile {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.file.read(buffer)
-    }
-}
-
-#[cfg(not(unix))]
-impl OpenFile for HostFile {
-    fn stat(&self) -> io::Result<Meta> {
-        regular(&self.file.metadata()?, &self.name)
-    }
-}
-
-pub(super) fn regular(found: &fs::Metadata, name: &[u8]) -> io::Result<Meta> {
-    if !found.is_file() {
-        let text = format!("{} is not a regular file", show(name));
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
-    }
-    let mut meta = Meta::new(Kind::File);
-    meta.size = found.len();
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt;
-        meta.mode = found.mode() & 0o7777;
-        meta.mtime_ns = super::dir::nanoseconds(found.mtime(), found.mtime_nsec());
-        meta.ctime_ns = super::dir::nanoseconds(found.ctime(), found.ctime_nsec());
-        (meta.dev, meta.ino) = (found.dev(), found.ino());
-        meta.uid = found.uid();
-        meta.gid = found.gid();
-    }
-    Ok(meta)
-}
-
-#[cfg(unix)]
-fn os_name(name: &[u8]) -> Option<PathBuf> {
-    use std::os::unix::ffi::OsStrExt;
-    Some(PathBuf::from(std::ffi::OsStr::from_bytes(name)))
-}
-
-#[cfg(not(unix))]
-fn os_name(name: &[u8]) -> Option<PathBuf> {
-    std::str::from_utf8(name).ok().map(PathBuf::from)
-}
-
 #[cfg(all(test, unix))]
 mod tests {
     use super::*;
+    use crate::entry::Kind;
 
     #[test]
     fn only_the_given_names_exist() {

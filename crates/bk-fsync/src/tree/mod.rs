@@ -5,39 +5,33 @@
 
 #[cfg(unix)]
 mod dir;
+#[cfg(windows)]
+#[path = "windows.rs"]
+mod dir;
 mod files;
 #[cfg(unix)]
 pub(crate) mod host;
-#[cfg(unix)]
 mod listed;
 mod memory;
 mod overlay;
 mod path_map;
-#[cfg(unix)]
 mod single;
-#[cfg(unix)]
 mod spool;
-#[cfg(unix)]
 mod tar;
 
-#[cfg(unix)]
-pub use dir::{DirTree, OpenTreeError};
+pub use dir::DirTree;
 #[cfg(unix)]
 pub(crate) use dir::{meta_of, open_below};
 pub use files::FilesTree;
-#[cfg(unix)]
 pub use listed::ListedTree;
 pub use memory::MemoryTree;
 pub use overlay::OverlayTree;
-#[cfg(unix)]
-pub use path_map::MapError;
-pub use path_map::PathMapTree;
-#[cfg(unix)]
+pub use path_map::{MapError, PathMapTree};
 pub use single::{OpenFileError, SingleFileTree};
-#[cfg(unix)]
 pub use tar::TarTree;
 
 use std::io;
+use std::path::PathBuf;
 
 use crate::entry::{Kind, Meta, Xattr};
 use crate::path::RelPath;
@@ -155,6 +149,18 @@ pub trait OpenFile: io::Read + Send {
         let _ = limit;
         Ok(None)
     }
+}
+
+/// The directory that was to be a tree cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot open directory {}", path.display())]
+#[non_exhaustive]
+pub struct OpenTreeError {
+    /// The directory as it was given.
+    pub path: PathBuf,
+    /// What the file system says.
+    #[source]
+    pub source: io::Error,
 }
 
 /// A part of a file. At least one byte, unless it is the end of the file.

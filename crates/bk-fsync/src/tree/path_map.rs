@@ -53,7 +53,6 @@ struct Source {
 }
 
 /// A file or directory of the host cannot be mapped.
-#[cfg(unix)]
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MapError {
@@ -106,7 +105,6 @@ impl PathMapTree {
     /// # Errors
     /// [`MapError`] if the path of the view is at fault, or the host's is missing, unreadable, or neither a directory nor
     /// a regular file; a file cannot be mapped to the root.
-    #[cfg(unix)]
     pub fn map_host(
         self,
         at: impl AsRef<[u8]>,

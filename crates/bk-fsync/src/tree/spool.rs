@@ -5,12 +5,12 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
 use crate::limits::{HOLE_BLOCK, SPARSE_FROM, SPOOL_CHUNK};
+use crate::offset::write_all_at;
 
 /// The file while it is filled.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ impl Spool {
     /// Stores a few bytes; returns where they are.
     pub(super) fn put(&mut self, bytes: &[u8]) -> io::Result<u64> {
         let at = self.end;
-        self.file.write_all_at(bytes, at)?;
+        write_all_at(&self.file, bytes, at)?;
         self.end += bytes.len() as u64;
         Ok(at)
     }
@@ -80,9 +80,7 @@ impl Spool {
                 if !(keeps_holes && piece.iter().all(|b| *b == 0)) {
                     hash.update(at.to_le_bytes());
                     hash.update(&*piece);
-                    self.file
-                        .write_all_at(piece, start + at)
-                        .map_err(StoreError::To)?;
+                    write_all_at(&self.file, piece, start + at).map_err(StoreError::To)?;
                 }
                 at += len as u64;
             }

@@ -18,9 +18,9 @@ use rustix::io::Errno;
 
 use super::meta::Wanted;
 use super::part::Part;
-use super::place::{DirCache, HANDLE, Temp, chmod, make_special, split, stat};
+use super::place::{DirCache, HANDLE, READ_DIR, Temp, chmod, make_special, split, stat};
 use super::prune::Removal;
-use super::{Destination, Lease, READ_DIR, WriteError};
+use super::{Destination, Lease, WriteError};
 use crate::diff::{Rules, compare};
 use crate::entry::{Kind, Meta};
 use crate::limits::{BYTES_IN_FLIGHT, REQUESTS_IN_FLIGHT};

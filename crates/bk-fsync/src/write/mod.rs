@@ -5,22 +5,32 @@
 //! there. Nothing that existed before is ever opened for writing, so a link that somebody left, or puts there while
 //! we run, leads nowhere. Content is visible only when it is complete.
 
+#[cfg(unix)]
 mod apply;
+#[cfg(unix)]
 mod meta;
+#[cfg(unix)]
 mod part;
+#[cfg(unix)]
 mod place;
+#[cfg(unix)]
 mod prune;
+#[cfg(windows)]
+mod refused;
 
+#[cfg(unix)]
 pub(crate) use apply::Applier;
+#[cfg(windows)]
+pub(crate) use refused::Applier;
 
-use std::fs::DirBuilder;
 use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::fs::{Mode, OFlags};
+#[cfg(unix)]
+use place::Root;
+#[cfg(windows)]
+use refused::Root;
 
 use crate::path::show;
 use crate::receive::ReceiveMode;
@@ -56,6 +66,7 @@ pub enum WriteError {
 }
 
 impl WriteError {
+    #[cfg_attr(windows, expect(dead_code, reason = "no directory is written to there yet"))]
     fn io(action: &'static str, path: &[u8], source: impl Into<io::Error>) -> Self {
         WriteError::Io {
             action,
@@ -89,7 +100,7 @@ pub struct BusyError;
 /// them deletes.
 #[derive(Debug)]
 pub struct Destination {
-    root: OwnedFd,
+    root: Root,
     path: PathBuf,
     streams: Mutex<Streams>,
 }
@@ -109,7 +120,7 @@ impl Destination {
         let given = path.as_ref();
         let open = || -> io::Result<Self> {
             let path = given.canonicalize()?;
-            let root = rustix::fs::open(&path, place::HANDLE, Mode::empty())?;
+            let root = Root::open(&path)?;
             Ok(Destination {
                 root,
                 path,
@@ -128,17 +139,17 @@ impl Destination {
     ///
     /// # Errors
     /// [`OpenDestinationError`].
+    ///
+    /// # Windows
+    /// Nothing can be written there yet: this and [`open`](Self::open) fail with
+    /// [`Unsupported`](io::ErrorKind::Unsupported), and nothing is made.
     pub fn create(path: impl AsRef<Path>) -> Result<Arc<Self>, OpenDestinationError> {
         let given = path.as_ref();
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(given)
-            .map_err(|source| OpenDestinationError {
-                action: "make",
-                path: given.to_owned(),
-                source,
-            })?;
+        Root::make(given).map_err(|source| OpenDestinationError {
+            action: "make",
+            path: given.to_owned(),
+            source,
+        })?;
         Self::open(given)
     }
 
@@ -154,12 +165,7 @@ impl Destination {
     /// # Errors
     /// When that cannot be found out; a path that is not there any more is no error.
     pub fn is_in_place(&self) -> io::Result<bool> {
-        let own = rustix::fs::fstat(&self.root)?;
-        match rustix::fs::stat(&self.path) {
-            Ok(there) => Ok((there.st_dev, there.st_ino) == (own.st_dev, own.st_ino)),
-            Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => Ok(false),
-            Err(e) => Err(e.into()),
-        }
+        self.root.is_at(&self.path)
     }
 
     /// Registers a stream until the lease is dropped.
@@ -200,10 +206,3 @@ impl Drop for Lease {
         }
     }
 }
-
-/// Flags to open a directory that is listed or whose metadata is set.
-const READ_DIR: OFlags = OFlags::RDONLY
-    .union(OFlags::DIRECTORY)
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::CLOEXEC)
-    .union(OFlags::NONBLOCK);

@@ -3,9 +3,12 @@
 //! The rule: a name is one component and is never followed. What was locked against its own owner is unlocked when
 //! it stands in the way, since the listing sets its mode again at the end.
 
+use std::fs::DirBuilder;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::{AtFlags, Mode, OFlags};
@@ -25,15 +28,47 @@ pub(super) const HANDLE: OFlags = OFlags::PATH
     .union(OFlags::CLOEXEC);
 /// Flags of a handle by which names in a directory are reached.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-pub(super) const HANDLE: OFlags = super::READ_DIR;
+pub(super) const HANDLE: OFlags = READ_DIR;
+
+/// Flags to open a directory that is listed or whose metadata is set.
+pub(super) const READ_DIR: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC)
+    .union(OFlags::NONBLOCK);
+
+/// The open handle of the directory that everything is reached from.
+#[derive(Debug)]
+pub(super) struct Root(OwnedFd);
+
+impl Root {
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        Ok(Root(rustix::fs::open(path, HANDLE, Mode::empty())?))
+    }
+
+    /// Makes the directory, for the current user only, and those above it.
+    pub(super) fn make(path: &Path) -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(0o700).create(path)
+    }
+
+    /// Whether `path` leads to this directory.
+    pub(super) fn is_at(&self, path: &Path) -> io::Result<bool> {
+        let own = rustix::fs::fstat(&self.0)?;
+        match rustix::fs::stat(path) {
+            Ok(there) => Ok((there.st_dev, there.st_ino) == (own.st_dev, own.st_ino)),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(false),
+            Err(e) => Err(e.into()),
+        }
+    }
+}
 
 impl Destination {
     /// Opens the directory `path` below the root, following no link.
     pub(super) fn dir(&self, path: RelPath<'_>, flags: OFlags) -> io::Result<OwnedFd> {
         if path.is_root() {
-            return Ok(rustix::fs::openat(&self.root, ".", flags, Mode::empty())?);
+            return Ok(rustix::fs::openat(&self.root.0, ".", flags, Mode::empty())?);
         }
-        open_below(self.root.as_fd(), path, flags)
+        open_below(self.root.0.as_fd(), path, flags)
     }
 
     /// Gives the owner all rights to the directories along `path`, itself included, where it is us who own them.

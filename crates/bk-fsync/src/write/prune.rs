@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::{AtFlags, Dir, FileType};
 use rustix::io::Errno;
 
-use super::{Destination, READ_DIR, WriteError};
+use super::place::READ_DIR;
+use super::{Destination, WriteError};
 use crate::entry::Kind;
 use crate::path::{RelPath, join};
 use crate::receive::Names;

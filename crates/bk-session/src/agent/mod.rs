@@ -13,19 +13,18 @@ mod keys;
 use std::{
     collections::BTreeMap,
     io,
-    os::unix::fs::FileTypeExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use bk_build::{BuildError, BuildRequest, InputError, LocalFailure, SshForward};
 use bytes::Bytes;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::UnixStream,
-};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::limits::{AGENT_CONNECT, MAX_AGENT_MESSAGE};
+use crate::{
+    host::{self, AgentStream},
+    limits::{AGENT_CONNECT, MAX_AGENT_MESSAGE},
+};
 
 pub(crate) use frame::{BadFrame, Frames};
 use keys::KeyRing;
@@ -76,8 +75,10 @@ impl Forward {
     fn of(id: &str, forward: &SshForward) -> Result<Self, BuildError> {
         let mut sockets = Vec::new();
         for path in &forward.paths {
-            let found = std::fs::metadata(path).map_err(|e| missing(path, e))?;
-            if found.file_type().is_socket() {
+            if forward.raw {
+                host::raw_is_possible(id)?;
+            }
+            if host::is_agent(path).map_err(|e| missing(path, e))? {
                 sockets.push(path);
             } else if forward.raw {
                 let why = format!("`{id}`: raw needs a socket, `{}` is none", path.display());
@@ -109,9 +110,9 @@ fn missing(path: &Path, error: io::Error) -> LocalFailure {
 }
 
 /// Connects to a socket, with a deadline.
-pub(crate) async fn connect(path: &Path) -> Result<UnixStream, LocalFailure> {
+pub(crate) async fn connect(path: &Path) -> Result<AgentStream, LocalFailure> {
     let failed = |e: io::Error| LocalFailure::new(path, "cannot connect to the SSH agent").caused_by(e);
-    match tokio::time::timeout(AGENT_CONNECT, UnixStream::connect(path)).await {
+    match tokio::time::timeout(AGENT_CONNECT, host::connect_agent(path)).await {
         Ok(connected) => connected.map_err(failed),
         Err(_) => Err(failed(io::ErrorKind::TimedOut.into())),
     }
@@ -119,7 +120,7 @@ pub(crate) async fn connect(path: &Path) -> Result<UnixStream, LocalFailure> {
 
 /// An agent that answers one connection's requests, one after the other.
 pub(crate) enum Agent {
-    Socket(UnixStream),
+    Socket(AgentStream),
     Keys(Arc<KeyRing>),
 }
 
@@ -142,7 +143,7 @@ impl Agent {
     }
 }
 
-async fn relay(socket: &mut UnixStream, request: &[u8]) -> io::Result<Bytes> {
+async fn relay(socket: &mut AgentStream, request: &[u8]) -> io::Result<Bytes> {
     let length = u32::try_from(request.len()).map_err(io::Error::other)?;
     socket.write_all(&length.to_be_bytes()).await?;
     socket.write_all(request).await?;

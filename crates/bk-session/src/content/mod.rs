@@ -4,6 +4,7 @@
 //! succeeded. A cache that cannot be used is a warning; a base image or a result is an error.
 
 mod clean;
+mod concerns;
 mod digest;
 mod index;
 mod ingest;
@@ -69,7 +70,7 @@ impl Contents {
     /// # Errors
     /// [`BuildError::Input`] or [`BuildError::Local`] names the layout or directory that cannot be used.
     pub async fn of(request: &mut BuildRequest, events: &EventSink) -> Result<Self, BuildError> {
-        if !plan::concerns(request) {
+        if !concerns::concerns(request) {
             return Ok(Self::default());
         }
         let asked = request.clone();

@@ -13,6 +13,7 @@ use bk_build::{
 };
 
 use super::{
+    concerns::is_local,
     digest::Digest,
     layout::Layout,
     open_index,
@@ -54,20 +55,6 @@ pub(super) struct Plan {
     pub(super) cache_from: Vec<Cache>,
     pub(super) cache_to: Vec<Cache>,
     pub(super) warnings: Vec<String>,
-}
-
-fn is_local(cache: &Cache) -> bool {
-    cache.kind == "local"
-}
-
-/// Whether a request names any layout.
-pub(super) fn concerns(request: &BuildRequest) -> bool {
-    request.cache_from.iter().chain(&request.cache_to).any(is_local)
-        || request
-            .named_contexts
-            .values()
-            .any(|c| matches!(c, NamedContext::OciLayout(_)))
-        || request.outputs.iter().any(|o| o.layout_dir().is_some())
 }
 
 impl Plan {

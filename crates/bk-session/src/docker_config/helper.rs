@@ -20,7 +20,10 @@ use tokio::{
 };
 use zeroize::Zeroizing;
 
-use crate::limits::{HELPER_DEADLINE, HELPER_ERRORS, HELPER_OUTPUT};
+use crate::{
+    host::{in_own_group, kill_group},
+    limits::{HELPER_DEADLINE, HELPER_ERRORS, HELPER_OUTPUT},
+};
 
 /// What a helper prints when it does not know a server.
 const NOT_FOUND: &str = "credentials not found in native keychain";
@@ -71,8 +74,7 @@ pub(super) async fn get(
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true);
-    #[cfg(unix)]
-    command.process_group(0);
+    in_own_group(&mut command);
     if let Some(path) = path {
         command.env("PATH", path);
     }
@@ -146,7 +148,7 @@ async fn read(from: Option<impl AsyncRead + Unpin>, limit: u64, all: bool) -> io
 }
 
 /// Kills a helper with all that it started, unless it ended by itself.
-struct Group(#[cfg_attr(not(unix), expect(dead_code, reason = "only unix has process groups"))] Option<u32>);
+struct Group(Option<u32>);
 
 impl Group {
     fn of(child: &Child) -> Self {
@@ -160,11 +162,8 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        #[cfg(unix)]
-        if let Some(id) = self.0.and_then(|id| i32::try_from(id).ok()) {
-            // It may have ended just now; then there is nothing to kill.
-            let _ =
-                nix::sys::signal::killpg(nix::unistd::Pid::from_raw(id), nix::sys::signal::Signal::SIGKILL);
+        if let Some(id) = self.0 {
+            kill_group(id);
         }
     }
 }

@@ -4,9 +4,8 @@
 //! that touches the disk runs on a blocking thread.
 
 use std::{
-    fs::{self, File, OpenOptions, Permissions},
+    fs::{self, File, OpenOptions},
     io::{self, BufWriter, Write},
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -15,7 +14,10 @@ use bytes::Bytes;
 use tempfile::NamedTempFile;
 use tokio::sync::mpsc;
 
-use crate::limits::{EXPORT_PIECES, FILE_BUFFER};
+use crate::{
+    host::as_any_file,
+    limits::{EXPORT_PIECES, FILE_BUFFER},
+};
 
 /// What is handed to the thread that writes. Without an [`End`](Piece::End) the file is not complete.
 enum Piece {
@@ -151,12 +153,8 @@ impl Out {
             .parent()
             .filter(|p| !p.as_os_str().is_empty())
             .unwrap_or(Path::new("."));
-        // The permissions that any new file gets: the process's mask applies.
-        let file = tempfile::Builder::new()
-            .prefix(".bk-")
-            .suffix(".part")
-            .permissions(Permissions::from_mode(0o666))
-            .tempfile_in(dir)?;
+        let mut builder = tempfile::Builder::new();
+        let file = as_any_file(builder.prefix(".bk-").suffix(".part")).tempfile_in(dir)?;
         Ok(Self::Beside(file, place))
     }
 

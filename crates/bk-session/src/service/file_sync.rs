@@ -7,8 +7,6 @@
 use std::{
     collections::BTreeSet,
     convert::Infallible,
-    ffi::OsStr,
-    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     pin::Pin,
     sync::{
@@ -41,6 +39,7 @@ use crate::{
         mistakes::warnings,
     },
     context_tar::{DEFAULT_NAMES, at, holding},
+    host::path_of,
     limits::{MAX_MESSAGE, MAX_WARNINGS, OUTBOUND_PACKETS, PROGRESS_INTERVAL},
     session::SessionState,
     sources::{CONTEXT, DOCKERFILE, Source, Sources},
@@ -274,7 +273,7 @@ impl Running {
 
     /// The cause on this machine; none when the daemon or the connection ended the transfer.
     fn blame(&self, error: SendError) -> Option<BuildError> {
-        let at = |path: &str| locate(self.root.as_deref(), OsStr::new(path));
+        let at = |path: &str| locate(self.root.as_deref(), Path::new(path));
         match error {
             SendError::File(e) => Some(unsent(at(&e.path), e.fault).into()),
             SendError::List(WalkError::Io { action, path, source }) => {
@@ -306,7 +305,7 @@ pub(crate) const BAD_LIST: &str = "the ignore file or a path of the Dockerfile";
 type Lines = Vec<(Vec<u8>, usize)>;
 
 /// Where a file of a source lies on this machine, as far as that is known.
-fn locate(root: Option<&Path>, path: &OsStr) -> PathBuf {
+fn locate(root: Option<&Path>, path: &Path) -> PathBuf {
     root.unwrap_or_else(|| Path::new("")).join(path)
 }
 
@@ -400,8 +399,7 @@ impl SendObserver for Watch {
         let kind = match warning {
             FileWarning::NotUtf8 { path } => {
                 // Most daemons take it; the one that does not will fail the build without saying which file it was.
-                self.state
-                    .not_utf8(locate(self.root.as_deref(), OsStr::from_bytes(path)));
+                self.state.not_utf8(locate(self.root.as_deref(), &path_of(path)));
                 return;
             }
             FileWarning::SocketSkipped { .. } => {

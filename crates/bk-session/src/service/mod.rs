@@ -2,6 +2,10 @@
 
 pub(crate) mod auth;
 mod authority;
+#[cfg(unix)]
+pub(crate) mod content;
+#[cfg(windows)]
+#[path = "no_content.rs"]
 pub(crate) mod content;
 pub(crate) mod dispatch;
 pub(crate) mod exporter;

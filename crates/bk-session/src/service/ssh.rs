@@ -13,15 +13,13 @@ use bk_proto::{
 use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
 use futures_util::{StreamExt, stream};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::unix::{OwnedReadHalf, OwnedWriteHalf},
-};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::dispatch::Services;
 use crate::{
     agent::{self, Agent, AgentSet, BadFrame, Forward, Frames},
+    host::{AgentRead, AgentWrite, split_agent},
     limits::{AGENT_CHUNK, MAX_SSH_MESSAGE},
     session::SessionState,
     text::shown,
@@ -78,7 +76,7 @@ impl Ssh for SshService {
         let connect = async |path: &Path| agent::connect(path).await.map_err(|e| self.unavailable(e));
         let agent = match forward {
             Forward::Raw(path) => {
-                let (read, write) = connect(path).await?.into_split();
+                let (read, write) = split_agent(connect(path).await?);
                 let pipe = Pipe {
                     inbound: request.into_inner(),
                     read,
@@ -133,9 +131,9 @@ impl Filtered {
 /// A connection whose bytes pass as they are, in both directions at once.
 struct Pipe {
     inbound: Streaming<BytesMessage>,
-    read: OwnedReadHalf,
+    read: AgentRead,
     /// None once the other side has sent everything: dropping it ends the sending direction.
-    write: Option<OwnedWriteHalf>,
+    write: Option<AgentWrite>,
     /// What came in and is not written yet.
     pending: Bytes,
 }
@@ -167,7 +165,7 @@ impl Pipe {
     }
 }
 
-async fn write_some(write: &mut Option<OwnedWriteHalf>, pending: &mut Bytes) -> std::io::Result<()> {
+async fn write_some(write: &mut Option<AgentWrite>, pending: &mut Bytes) -> std::io::Result<()> {
     match write {
         Some(write) => write.write_buf(pending).await.map(drop),
         None => Err(std::io::ErrorKind::BrokenPipe.into()),

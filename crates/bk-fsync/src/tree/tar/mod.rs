@@ -8,16 +8,18 @@ mod build;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{self, BufReader, Cursor, Read};
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use build::{Build, unpack};
 
+#[cfg(target_os = "linux")]
+use super::Run;
 use super::spool::Spool;
-use super::{Directory, Listed, OpenFile, Run, Tree};
+use super::{Directory, Listed, OpenFile, Tree};
 use crate::entry::{Kind, Meta, Xattr};
 use crate::limits::{SPARSE_FROM, SPOOL_CHUNK};
+use crate::offset::{read_at, read_exact_at};
 use crate::path::RelPath;
 use crate::tar::read::Reader;
 use crate::tar::{ArchiveFormat, TarFault, TarReadError};
@@ -168,7 +170,7 @@ impl Index {
 
     fn stored(&self, at: u64, len: usize) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; len];
-        self.spool.read_exact_at(&mut bytes, at)?;
+        read_exact_at(&self.spool, &mut bytes, at)?;
         Ok(bytes)
     }
 }
@@ -277,10 +279,7 @@ impl Read for TarFile {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let left = usize::try_from(self.meta.size - self.at).unwrap_or(usize::MAX);
         let len = buffer.len().min(left);
-        let got = self
-            .index
-            .spool
-            .read_at(&mut buffer[..len], self.start + self.at)?;
+        let got = read_at(&self.index.spool, &mut buffer[..len], self.start + self.at)?;
         self.at += got as u64;
         Ok(got)
     }
