@@ -11,9 +11,11 @@ use tokio::{
     time::timeout,
 };
 
+#[cfg(unix)]
+use crate::limits::TCP_PROBES;
 #[cfg(target_os = "linux")]
 use crate::limits::TCP_UNCONFIRMED;
-use crate::limits::{NEXT_ADDRESS, TCP_KEEPALIVE, TCP_PROBE_INTERVAL, TCP_PROBES};
+use crate::limits::{NEXT_ADDRESS, TCP_KEEPALIVE, TCP_PROBE_INTERVAL};
 
 /// Connects to `host` (an IPv6 address without brackets), at the first of its addresses that answers: they are tried in the
 /// system's order, both families by turns, and the next one when one has failed or been silent for [`NEXT_ADDRESS`]. Small
@@ -90,8 +92,10 @@ fn tune(stream: &TcpStream) -> io::Result<()> {
     let socket = SockRef::from(stream);
     let keepalive = TcpKeepalive::new()
         .with_time(TCP_KEEPALIVE)
-        .with_interval(TCP_PROBE_INTERVAL)
-        .with_retries(TCP_PROBES);
+        .with_interval(TCP_PROBE_INTERVAL);
+    // Windows has its own number, and older ones let nobody set it.
+    #[cfg(unix)]
+    let keepalive = keepalive.with_retries(TCP_PROBES);
     socket.set_tcp_keepalive(&keepalive)?;
     #[cfg(target_os = "linux")]
     socket.set_tcp_user_timeout(Some(TCP_UNCONFIRMED))?;
