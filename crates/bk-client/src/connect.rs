@@ -147,7 +147,7 @@ impl ConnectOptions {
 
     /// Sets a builder that `docker buildx` keeps, by its name; the default is `BUILDX_BUILDER`, else the one chosen with
     /// `docker buildx use` when the environment names no daemon. Its nodes are tried in their order, or chosen by platform
-    /// with [`connect_for`]; its files are only read. An [`addr`](Self::addr) wins over it.
+    /// with [`connect_for`](crate::connect_for); its files are only read. An [`addr`](Self::addr) wins over it.
     #[must_use]
     pub fn builder(mut self, name: impl Into<String>) -> Self {
         self.builder = Some(name.into());

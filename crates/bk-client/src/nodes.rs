@@ -162,7 +162,7 @@ impl NodeGroup {
     ///
     /// The platforms are those of the request, else those of all nodes. Images are pushed: annotations of the index are put on
     /// the one that is made here; statements about an image (provenance, SBOM) go into it as the nodes made them. Files
-    /// ([`Output::local`]) come as a directory for each platform, and [`Output::cache_only`] leaves everything where it is.
+    /// ([`Output::local`](crate::Output::local)) come as a directory for each platform, and [`Output::cache_only`](crate::Output::cache_only) leaves everything where it is.
     ///
     /// Dropping the future cancels every build. What was pushed by then stays in the registry, without a name.
     ///
