@@ -96,7 +96,7 @@ impl Kind {
             Self::Cut => &["right", "session lost"],
             Self::Hang => &["right", "stalled", "timeout"],
             Self::FullHere => &["local"],
-            Self::Removed => &["right", "local"],
+            Self::Removed => &["right", "local", "removed in part"],
             Self::Cancel | Self::CancelStopped => &["right", "cancelled"],
             // Who changes a byte under TLS has cut the connection, at most.
             Self::Corrupt if way == Way::Tls => {
@@ -219,6 +219,7 @@ async fn one(
     }
     let begun = Instant::now();
     let mut stopped = None;
+    let mut torn = false;
     let result = {
         let client = open.connect().await.map_err(|e| format!("connecting: {e}"))?;
         let (sink, reached) = moments();
@@ -228,7 +229,8 @@ async fn one(
         tokio::select! {
             biased;
             result = &mut build => Some(result),
-            () = &mut acting => {
+            halfway = &mut acting => {
+                torn = halfway;
                 stopped = Some(Instant::now());
                 match kind {
                     // Dropped behind this block.
@@ -258,7 +260,7 @@ async fn one(
     let engine = Engine::connect(&daemon.socket())
         .await
         .map_err(|e| e.to_string())?;
-    let (outcome, wrong) = judge(&job, (kind, way), result, &engine).await;
+    let (outcome, wrong) = judge(&job, (kind, way), torn, result, &engine).await;
     problems.extend(wrong);
     if !kind.allows(way, &outcome) {
         problems.push(format!("`{outcome}` is no end of this kind"));
@@ -342,7 +344,8 @@ fn moments() -> (EventSink, watch::Receiver<Moment>) {
     (sink, reached)
 }
 
-/// Waits for the moment, and does what goes wrong then. Ends when the build may go on alone.
+/// Waits for the moment, and does what goes wrong then. Ends when the build may go on alone, and says whether a removal of
+/// the destination gave up halfway: it had removed what was there, and met what had come since.
 async fn act(
     daemon: &mut Dockerd,
     proxy: &Proxy,
@@ -351,9 +354,9 @@ async fn act(
     job: &Job,
     mut reached: watch::Receiver<Moment>,
     (moment, pause): (Moment, Duration),
-) {
+) -> bool {
     if reached.wait_for(|m| *m >= moment).await.is_err() {
-        return;
+        return false;
     }
     // sleep: the moment itself is random
     tokio::time::sleep(pause).await;
@@ -384,9 +387,13 @@ async fn act(
                 proxy.corrupt(None, Some(down + random.below(400)));
             }
         }
-        Kind::Removed => drop(std::fs::remove_dir_all(job.place())),
+        Kind::Removed => {
+            let removed = std::fs::remove_dir_all(job.place());
+            return removed.is_err_and(|e| e.kind() == std::io::ErrorKind::DirectoryNotEmpty);
+        }
         Kind::Delay | Kind::Throttle | Kind::FullHere | Kind::FullThere | Kind::Cancel => {}
     }
+    false
 }
 
 type Built = Result<Result<BuildOutcome, BuildError>, tokio::time::error::Elapsed>;
@@ -395,6 +402,7 @@ type Built = Result<Result<BuildOutcome, BuildError>, tokio::time::error::Elapse
 async fn judge(
     job: &Job,
     (kind, way): (Kind, Way),
+    torn: bool,
     result: Option<Built>,
     engine: &Engine,
 ) -> (String, Vec<String>) {
@@ -410,6 +418,8 @@ async fn judge(
             Ok(()) => "right".to_owned(),
             // Nothing in the protocol would tell: that is what TLS is for.
             Err(_) if kind == Kind::Corrupt && way != Way::Tls => "other bytes".to_owned(),
+            // Who removes files behind the back of a writer, and leaves their directory, has a directory without them.
+            Err(_) if torn && job.check_failed().is_ok() => "removed in part".to_owned(),
             Err(e) => {
                 wrong.push(format!("it succeeded with a wrong result: {e}"));
                 "WRONG".to_owned()
