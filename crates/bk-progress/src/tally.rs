@@ -28,7 +28,8 @@ struct Step {
     completed: Option<SystemTime>,
     cached: bool,
     failed: bool,
-    cancelled: bool,
+    /// Whether it has come to an end by itself, good or bad, in this run or an earlier one.
+    ended: bool,
     /// Runs before the last one.
     before: Duration,
 }
@@ -64,7 +65,7 @@ impl Step {
 
     /// Whether it is a step that came to an end, good or bad, by itself.
     fn counts(&self) -> bool {
-        self.completed.is_some() && !self.cancelled && self.is_step()
+        self.ended && self.is_step()
     }
 }
 
@@ -108,9 +109,13 @@ impl Tally {
         if !vertex.inputs.is_empty() {
             step.inputs.clone_from(&vertex.inputs);
         }
-        (step.started, step.completed, step.cached) = (vertex.started, vertex.completed, vertex.cached);
-        step.cancelled = vertex.error.is_some() && vertex.is_cancelled();
-        step.failed = vertex.error.is_some() && !step.cancelled;
+        (step.started, step.completed) = (vertex.started, vertex.completed);
+        // A daemon may open what was cached once more, for a step that needs its files, and cancel that when the step
+        // fails: how it ended before holds.
+        if vertex.completed.is_some() && !vertex.is_cancelled() {
+            step.ended = true;
+            (step.cached, step.failed) = (vertex.cached, vertex.error.is_some());
+        }
     }
 
     /// How long the build took by our own clock, when it has ended.
@@ -335,6 +340,37 @@ mod tests {
             tally.summary(),
             "5 steps in 4.0s: 1 cached, 3 run, 1 failed, 1 stopped, 1 not started; longest [b 1/1] RUN sleep 3 3.0s, [a 1/1] \
              RUN sleep 1 1.0s; sent 1.50kB of 1.00MB"
+        );
+    }
+
+    #[test]
+    fn a_step_that_ended_once_is_not_stopped_afterwards() {
+        let mut tally = build();
+        // Daemons open a cached image once more for the step that needs its files, and cancel that when the step fails.
+        let mut again = Vertex::new("f", "[base 1/2] FROM busybox");
+        again.started = Some(at(150));
+        tally.event(&BuildEvent::VertexStarted(again.clone()));
+        assert!(
+            tally.summary().starts_with("4 steps in 4.0s: 1 cached, 3 run;"),
+            "{}",
+            tally.summary()
+        );
+        again.completed = Some(at(180));
+        again.error = Some("context canceled".to_owned());
+        tally.event(&BuildEvent::VertexFailed(again.clone()));
+        assert!(
+            tally.summary().starts_with("4 steps in 4.0s: 1 cached, 3 run;"),
+            "{}",
+            tally.summary()
+        );
+        assert!(tally.ended_steps().contains(&("[base 1/2] FROM busybox".to_owned(), true)));
+        // What it comes to in the end counts.
+        again.error = Some("disk full".to_owned());
+        tally.event(&BuildEvent::VertexFailed(again));
+        assert!(
+            tally.summary().starts_with("4 steps in 4.0s: 0 cached, 3 run, 1 failed;"),
+            "{}",
+            tally.summary()
         );
     }
 
