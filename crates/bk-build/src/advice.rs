@@ -63,6 +63,9 @@ pub enum Advice {
     },
     /// An engine has this with its containerd image store only.
     ContainerdStore,
+    /// The daemon's image store removed a layer while it unpacked the image that was built: a race in containerd's store,
+    /// seen on Docker Engine 28.5. The same build succeeds when it is run again.
+    LayerRemoved,
     /// There is no frontend of that name in the daemon.
     NoFrontend,
     /// The daemon itself is at fault.
@@ -146,6 +149,9 @@ impl fmt::Display for Advice {
                 "the image is not there for that platform; `docker buildx imagetools inspect IMAGE` lists those that it has"
             }
             Self::ContainerdStore => "Docker Engine has this with its containerd image store only",
+            Self::LayerRemoved => {
+                "the daemon's image store removed a layer while it unpacked the image, a known fault of it; build again"
+            }
             Self::NoFrontend => {
                 "dockerfile.v0 and gateway.v0 are there; any other is an image: --frontend gateway.v0 --opt source=IMAGE"
             }

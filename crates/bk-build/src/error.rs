@@ -170,7 +170,11 @@ impl BuildError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Connect(_) | Self::SessionLost(_) | Self::Stalled(_) | Self::Timeout { .. } => true,
-            Self::Refused(e) => e.code == Refusal::UNAVAILABLE || e.code == Refusal::RESOURCE_EXHAUSTED,
+            Self::Refused(e) => {
+                e.code == Refusal::UNAVAILABLE
+                    || e.code == Refusal::RESOURCE_EXHAUSTED
+                    || e.advice == Some(Advice::LayerRemoved)
+            }
             _ => false,
         }
     }

@@ -51,7 +51,8 @@ pub enum BuildEvent {
     Transfer(Transfer),
     /// The daemon asked for the credentials of a registry.
     Credentials(CredentialUse),
-    /// The daemon was lost and the whole build begins again. Steps that ran have ended before, as cancelled.
+    /// The daemon was lost, or its image store lost a layer ([`Advice::LayerRemoved`](crate::Advice::LayerRemoved)), and
+    /// the whole build begins again. Steps that ran have ended before, as cancelled.
     Retrying {
         /// How many times it was begun again, this time included; from 1.
         retry: u32,

@@ -18,8 +18,12 @@ pub struct Patience {
     pub stall: Option<Duration>,
     /// How many more times the whole build is begun when its daemon was lost or has stalled. Default: 0.
     ///
-    /// It is begun again only when nothing was exported yet as far as the daemon told, and when its context and its secrets
+    /// After such a loss it is begun again only when nothing was exported yet as far as the daemon told, and when its context and its secrets
     /// can be read twice, which is not so for an [`Archive`](crate::Archive) and a secret that comes through a pipe.
+    ///
+    /// It is begun again as well when the daemon's image store lost a layer of the finished image
+    /// ([`Advice::LayerRemoved`](crate::Advice::LayerRemoved)) and an image is all that the build yields: the steps come
+    /// from the cache then (with `no_cache` they run again), and the image gets the same names once more.
     pub retries: u32,
 }
 

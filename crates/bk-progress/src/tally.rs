@@ -363,12 +363,18 @@ mod tests {
             "{}",
             tally.summary()
         );
-        assert!(tally.ended_steps().contains(&("[base 1/2] FROM busybox".to_owned(), true)));
+        assert!(
+            tally
+                .ended_steps()
+                .contains(&("[base 1/2] FROM busybox".to_owned(), true))
+        );
         // What it comes to in the end counts.
         again.error = Some("disk full".to_owned());
         tally.event(&BuildEvent::VertexFailed(again));
         assert!(
-            tally.summary().starts_with("4 steps in 4.0s: 0 cached, 3 run, 1 failed;"),
+            tally
+                .summary()
+                .starts_with("4 steps in 4.0s: 0 cached, 3 run, 1 failed;"),
             "{}",
             tally.summary()
         );

@@ -46,6 +46,9 @@ pub fn of_message(code: i32, text: &str) -> Option<Advice> {
     if no_exporter || has("unknown cache exporter") || has("unknown scheme oci-layout") {
         return Some(Advice::ContainerdStore);
     }
+    if has("failed to prepare extraction snapshot") && has("parent snapshot") && has("does not exist") {
+        return Some(Advice::LayerRemoved);
+    }
     if has("invalid frontend") || has("no such frontend") {
         return Some(Advice::NoFrontend);
     }

@@ -1,8 +1,11 @@
 //! A build that begins again when its daemon was lost.
 //!
-//! The rule: only the loss of the daemon is tried again, never with a source that can be read once only, and never when
+//! The rule: the loss of the daemon is tried again, never with a source that can be read once only, and never when
 //! something may have been exported: a push, an image, a cache or a file that somebody already has. What the daemon tells of
 //! its steps decides, and what arrived here.
+//!
+//! One failure of a daemon that is there is tried again too: its image store removed a layer of the finished image while it
+//! unpacked it. The image has its names by then and nothing was pushed, so a build that yields only that image may.
 
 use std::{
     collections::BTreeMap,
@@ -11,7 +14,7 @@ use std::{
     time::SystemTime,
 };
 
-use bk_build::{BuildError, BuildEvent, BuildRequest, EventSink, Vertex, VertexId};
+use bk_build::{Advice, BuildError, BuildEvent, BuildRequest, EventSink, OutputKind, Vertex, VertexId};
 use bk_proto::id::Id;
 use bk_session::Extras;
 use tokio::time::Instant;
@@ -39,6 +42,7 @@ pub async fn with_retries<'a, T>(
         _ if !request.is_repeatable() || Extras::read_once(&request).await => 0,
         retries => retries,
     };
+    let only_image = only_image(&request);
     let told = Arc::new(Told::default());
     let observed = {
         let told = told.clone();
@@ -50,11 +54,14 @@ pub async fn with_retries<'a, T>(
         Err(e) => e,
     };
     loop {
-        let Some(seen) = lost.last_seen_mut() else {
-            return Err(lost);
+        let again = match lost.last_seen_mut() {
+            Some(seen) => {
+                seen.exporting |= told.exporting();
+                !seen.exporting
+            }
+            None => only_image && lost.advice() == Some(&Advice::LayerRemoved),
         };
-        seen.exporting |= told.exporting();
-        if seen.exporting || retry >= retries {
+        if !again || retry >= retries {
             return Err(lost);
         }
         retry += 1;
@@ -86,6 +93,13 @@ pub async fn with_retries<'a, T>(
 /// Whether nothing was asked of a daemon yet.
 fn is_connecting(error: &BuildError) -> bool {
     matches!(error, BuildError::Connect(_) | BuildError::Timeout { .. })
+}
+
+/// Whether one image is all that is made.
+fn only_image(request: &BuildRequest) -> bool {
+    request.outputs.len() <= 1
+        && request.outputs.iter().all(|o| o.kind == OutputKind::Image)
+        && request.session_exporter.is_none()
 }
 
 /// The loss, with why the daemon did not come back. One that has stalled says enough by itself.
@@ -161,7 +175,7 @@ mod tests {
         sync::atomic::{AtomicUsize, Ordering},
     };
 
-    use bk_build::{Archive, ConnectError, InputError, SecretSource, SessionLost};
+    use bk_build::{Archive, ConnectError, InputError, Output, Refusal, SecretSource, SessionLost, Sink};
 
     use super::*;
 
@@ -265,6 +279,38 @@ mod tests {
         let input = || InputError::new("--tag", "bad", "").into();
         assert_eq!(run(request, "x", vec![input]).await.0, 1);
         assert_eq!(run(BuildRequest::new("/x"), "x", vec![lost]).await.0, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_image_whose_layer_was_removed_is_made_again_and_nothing_else() {
+        fn removed() -> BuildError {
+            let text = "failed to prepare extraction snapshot \"extract-1 sha256:b\": parent snapshot sha256:a does not \
+                        exist: not found";
+            let advice = crate::advise::of_message(5, text);
+            Refusal::new(5, text).advise(advice).into()
+        }
+        const STEP: &str = "exporting to image";
+        let request = BuildRequest::new("/x").retries(1);
+        let (count, result, told) = run(request.clone(), STEP, vec![removed]).await;
+        assert_eq!((count, result), (2, Ok(())));
+        assert!(told[2].starts_with("retry 1/1: failed to prepare"), "{told:?}");
+        // No more often than it may, and a loss while it exports is still one.
+        assert_eq!(run(request.clone(), STEP, vec![removed, removed]).await.0, 2);
+        assert_eq!(
+            run(request.clone().retries(2), STEP, vec![removed, lost]).await.0,
+            2
+        );
+        assert_eq!(run(request.clone().retries(0), STEP, vec![removed]).await.0, 1);
+        let image = || Output::new(OutputKind::Image, Sink::Daemon);
+        let files = Output::new(OutputKind::Tar, Sink::File("/y".into()));
+        assert_eq!(
+            run(request.clone().output(image()), STEP, vec![removed]).await.0,
+            2
+        );
+        let both = request.clone().output(image()).output(files);
+        assert_eq!(run(both, STEP, vec![removed]).await.0, 1);
+        let archive = BuildRequest::new(Archive::new("-", &b""[..])).retries(1);
+        assert_eq!(run(archive, STEP, vec![removed]).await.0, 1);
     }
 
     #[tokio::test(start_paused = true)]

@@ -65,6 +65,13 @@ fn failures_of_a_daemon_are_told_with_what_to_do() {
             14,
             "failed to solve: the daemon is shutting down",
         ),
+        // Begun again once, and it fails in the same way.
+        (
+            "daemon-layer-removed",
+            5,
+            "failed to solve: failed to prepare extraction snapshot \"extract-541330980-oZZy sha256:ae0a\": parent snapshot \
+             sha256:5368 does not exist: not found",
+        ),
         ("daemon-cancelled", 1, "failed to solve: context canceled"),
         (
             "daemon-oom-killed",
