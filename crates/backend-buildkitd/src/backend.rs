@@ -1,13 +1,16 @@
 //! The builder on one buildkitd endpoint.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bk_build::{
     AdminOptions, Administration, BuildError, BuildOutcome, BuildRequest, BuilderInfo, Call, CallAnswer,
     CallHeaders, CredentialProvider, EventSink, ImageBuilder, ImageLoader,
 };
-use bk_solve::{BoxedIo, ControlAdmin, DaemonFacts, Dialer, ImageExporter, SolveOptions};
+use bk_dial::limits::HELPER_TIMEOUT;
+use bk_solve::{
+    BoxedIo, ControlAdmin, DaemonFacts, Dialer, ImageExporter, SolveOptions, limits::CONNECT_TIMEOUT,
+};
 
 use crate::Endpoint;
 
@@ -123,6 +126,13 @@ impl Dialer for EndpointDialer {
 
     fn headers(&self) -> CallHeaders {
         self.headers.clone()
+    }
+
+    fn connect_timeout(&self) -> Duration {
+        match self.endpoint {
+            Endpoint::Helper(_) => HELPER_TIMEOUT,
+            _ => CONNECT_TIMEOUT,
+        }
     }
 
     fn info(&self) -> BuilderInfo {

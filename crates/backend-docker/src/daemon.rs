@@ -10,7 +10,6 @@ use http::{HeaderMap, Method, StatusCode};
 use crate::{
     endpoint::Endpoint,
     http1::{self, Connection, SendError, empty, error_message},
-    limits::CONNECT_TIMEOUT,
 };
 
 /// A version of Docker's API, such as 1.41.
@@ -125,14 +124,13 @@ async fn deadline<T>(
     endpoint: &Endpoint,
     work: impl Future<Output = Result<T, BuildError>>,
 ) -> Result<T, BuildError> {
-    tokio::time::timeout(CONNECT_TIMEOUT, work)
-        .await
-        .unwrap_or_else(|_| {
-            Err(BuildError::Timeout {
-                what: format!("an answer from {endpoint}"),
-                after: CONNECT_TIMEOUT,
-            })
+    let after = endpoint.connect_timeout();
+    tokio::time::timeout(after, work).await.unwrap_or_else(|_| {
+        Err(BuildError::Timeout {
+            what: format!("an answer from {endpoint}"),
+            after,
         })
+    })
 }
 
 /// What a server says that got plain bytes where it wanted TLS.

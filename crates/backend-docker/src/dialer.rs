@@ -1,5 +1,7 @@
 //! How bytes reach BuildKit inside an engine, for the two routes that speak its own gRPC.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use bk_build::{BuildError, BuilderInfo, CallHeaders};
 use bk_session::SessionHeaders;
@@ -27,6 +29,10 @@ impl Dialer for H2c {
         self.headers.clone()
     }
 
+    fn connect_timeout(&self) -> Duration {
+        self.endpoint.connect_timeout()
+    }
+
     fn info(&self) -> BuilderInfo {
         self.info.clone()
     }
@@ -51,6 +57,10 @@ impl Dialer for Grpc {
 
     fn headers(&self) -> CallHeaders {
         self.headers.clone()
+    }
+
+    fn connect_timeout(&self) -> Duration {
+        self.endpoint.connect_timeout()
     }
 
     fn info(&self) -> BuilderInfo {

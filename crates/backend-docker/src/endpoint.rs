@@ -3,10 +3,10 @@
 //! The rule: what cannot be reached is said before anything is dialled, and every failure names the address and what to
 //! start.
 
-use std::{fmt, io, path::PathBuf, str::FromStr, sync::Arc};
+use std::{fmt, io, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
 use bk_build::{BuildError, ConnectError, InputError};
-use bk_dial::{Helper, Serves, TlsOptions, TlsStream, host_port, is_host};
+use bk_dial::{Helper, Serves, TlsOptions, TlsStream, host_port, is_host, limits::HELPER_TIMEOUT};
 use bk_solve::BoxedIo;
 
 use crate::limits::CONNECT_TIMEOUT;
@@ -113,6 +113,14 @@ impl Endpoint {
         }
     }
 
+    /// How long connecting may take, and then again the first answer.
+    pub(crate) fn connect_timeout(&self) -> Duration {
+        match self {
+            Self::Helper(_) => HELPER_TIMEOUT,
+            _ => CONNECT_TIMEOUT,
+        }
+    }
+
     /// Opens a byte stream for Docker's API, with a deadline.
     ///
     /// # Errors
@@ -127,7 +135,7 @@ impl Endpoint {
     /// # Errors
     /// As [`dial`](Self::dial).
     pub(crate) async fn dial_for(&self, speaks: Speaks) -> Result<BoxedIo, BuildError> {
-        match tokio::time::timeout(CONNECT_TIMEOUT, self.open(speaks)).await {
+        match tokio::time::timeout(self.connect_timeout(), self.open(speaks)).await {
             Ok(Ok(io)) => Ok(io),
             Ok(Err(e)) => match e.get_ref().and_then(|e| e.downcast_ref::<InputError>()) {
                 Some(input) => Err(input.clone().into()),
@@ -135,7 +143,7 @@ impl Endpoint {
             },
             Err(_) => Err(BuildError::Timeout {
                 what: format!("a connection to {self}"),
-                after: CONNECT_TIMEOUT,
+                after: self.connect_timeout(),
             }),
         }
     }
@@ -171,7 +179,7 @@ impl Endpoint {
             return Ok(None);
         };
         let asking = tls(host, *port, options, &[HTTP2, HTTP1]);
-        match tokio::time::timeout(CONNECT_TIMEOUT, asking).await {
+        match tokio::time::timeout(self.connect_timeout(), asking).await {
             Ok(Ok(stream)) => Ok(Some(stream.protocol() == Some(HTTP2))),
             Ok(Err(e)) => match e.get_ref().and_then(|e| e.downcast_ref::<InputError>()) {
                 Some(input) => Err(input.clone().into()),
@@ -179,7 +187,7 @@ impl Endpoint {
             },
             Err(_) => Err(BuildError::Timeout {
                 what: format!("a connection to {self}"),
-                after: CONNECT_TIMEOUT,
+                after: self.connect_timeout(),
             }),
         }
     }
@@ -302,6 +310,18 @@ mod tests {
         let error = text.parse::<Endpoint>().expect_err(text);
         assert_eq!(error.allowed, ALLOWED);
         error.to_string()
+    }
+
+    #[test]
+    fn a_program_that_may_have_to_log_in_has_more_time() {
+        for (text, seconds) in [
+            ("unix:///d.sock", 10),
+            ("tcp://host:2375", 10),
+            ("ssh://me@host", 40),
+        ] {
+            let endpoint: Endpoint = text.parse().expect(text);
+            assert_eq!(endpoint.connect_timeout().as_secs(), seconds, "{text}");
+        }
     }
 
     #[test]

@@ -17,10 +17,7 @@ use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use tokio::sync::oneshot;
 
-use crate::{
-    endpoint::Endpoint,
-    limits::{CONNECT_TIMEOUT, MAX_ERROR_BODY},
-};
+use crate::{endpoint::Endpoint, limits::MAX_ERROR_BODY};
 
 /// Why a request's body ended early.
 pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -209,15 +206,11 @@ pub(crate) async fn upgrade(
             .map_err(|e| ConnectError::single(endpoint.to_string(), format!("POST {path}: {}", chain(&e))))?;
         Ok(Box::new(TokioIo::new(stream)) as BoxedIo)
     };
-    tokio::time::timeout(CONNECT_TIMEOUT, upgrading)
-        .await
-        .unwrap_or_else(|_| {
-            let what = format!("an answer to POST {path} from {endpoint}");
-            Err(BuildError::Timeout {
-                what,
-                after: CONNECT_TIMEOUT,
-            })
-        })
+    let after = endpoint.connect_timeout();
+    tokio::time::timeout(after, upgrading).await.unwrap_or_else(|_| {
+        let what = format!("an answer to POST {path} from {endpoint}");
+        Err(BuildError::Timeout { what, after })
+    })
 }
 
 /// What Docker says in an answer that is an error: the `message` of its JSON, else the beginning of the text.
@@ -372,7 +365,7 @@ mod tests {
     async fn silence_has_a_deadline() {
         let e = refused(Reply::Hold(Vec::new())).await;
         assert!(
-            matches!(&e, BuildError::Timeout { after, .. } if *after == CONNECT_TIMEOUT),
+            matches!(&e, BuildError::Timeout { after, .. } if *after == crate::limits::CONNECT_TIMEOUT),
             "{e:?}"
         );
     }

@@ -5,6 +5,10 @@ use std::time::Duration;
 /// The end of what a program wrote to its standard error, which is kept for the error.
 pub const STDERR_TAIL: usize = 4 << 10;
 
+/// How long a program that carries bytes may take until there is a connection, and then again until the first answer. It may
+/// log in on another machine first; `ssh` itself gives up after 30 seconds and says why, which is the better error.
+pub const HELPER_TIMEOUT: Duration = Duration::from_secs(40);
+
 /// How long a program that has closed its output may take to end and say why.
 pub const FAREWELL: Duration = Duration::from_secs(3);
 

@@ -208,6 +208,38 @@ mod tests {
         }
     }
 
+    /// The same, of which it is known that it takes long.
+    #[derive(Default)]
+    struct Far(Silent);
+
+    #[async_trait]
+    impl Dialer for Far {
+        async fn control(&self) -> Result<BoxedIo, BuildError> {
+            self.0.control().await
+        }
+
+        fn connect_timeout(&self) -> Duration {
+            Duration::from_secs(77)
+        }
+
+        fn info(&self) -> BuilderInfo {
+            self.0.info()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_way_to_a_daemon_says_how_long_its_first_answer_may_take() {
+        for (dialer, seconds) in [(&Silent::default() as &dyn Dialer, 10), (&Far::default(), 77)] {
+            let begun = tokio::time::Instant::now();
+            let error = crate::probe(dialer).await.expect_err("silence");
+            assert_eq!(
+                error.to_string(),
+                format!("gave up after {seconds} s of waiting for an answer from unix:///silent")
+            );
+            assert_eq!(begun.elapsed().as_secs(), seconds);
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_silent_daemon_is_waited_for_only_so_long() {
         let admin = ControlAdmin::new(Silent::default());

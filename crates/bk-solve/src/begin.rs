@@ -14,6 +14,7 @@ use crate::{
     channel::Channel,
     classify,
     dial::Dialer,
+    limits::CONNECT_TIMEOUT,
     lower::lower,
     pulse::{Pulse, Watch, watched},
     solve::{MOBY_LABEL, SolveOptions, client, deadline, open_with},
@@ -109,7 +110,7 @@ impl Prepared {
 
 /// Puts the address of the engine's machine where the request says `host-gateway`.
 async fn set_gateway(channel: &Channel, request: &mut BuildRequest) -> Result<(), BuildError> {
-    let workers = deadline("an answer about the daemon's worker", async {
+    let workers = deadline("an answer about the daemon's worker", CONNECT_TIMEOUT, async {
         client(channel)
             .list_workers(ListWorkersRequest::default())
             .await
@@ -160,5 +161,6 @@ async fn attach(
         Ok((session.serve(sender.open(inbound.into_inner())), None))
     };
     let attaching = attaching.instrument(info_span!("bk.attach"));
-    deadline(&format!("the session with {address}"), attaching).await
+    let what = format!("the session with {address}");
+    deadline(&what, dialer.connect_timeout(), attaching).await
 }

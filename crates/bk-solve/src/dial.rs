@@ -1,9 +1,13 @@
 //! How bytes reach a daemon: the only thing in which backends differ.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use bk_build::{BuildError, BuilderInfo, CallHeaders};
 use bk_session::SessionHeaders;
 use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::limits;
 
 /// A byte stream to a daemon.
 pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -36,6 +40,12 @@ pub trait Dialer: Send + Sync {
     /// a request are added and win.
     fn headers(&self) -> CallHeaders {
         CallHeaders::new()
+    }
+
+    /// How long opening a connection may take, and then again the first answer. The default is
+    /// [`limits::CONNECT_TIMEOUT`].
+    fn connect_timeout(&self) -> Duration {
+        limits::CONNECT_TIMEOUT
     }
 
     /// What is reached, for messages.

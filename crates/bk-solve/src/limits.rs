@@ -20,7 +20,8 @@ pub const MAX_MESSAGE: usize = 16 * 1024 * 1024 + 64 * 1024;
 /// Bytes that hyper may hold unsent for one stream; the session tunnel is one.
 pub const MAX_SEND_BUFFER: usize = 1024 * 1024;
 
-/// How long connecting may take, and then again the first answer. Builds themselves have no deadline.
+/// How long connecting may take, and then again the first answer, unless a [`Dialer`](crate::Dialer) says otherwise. Builds
+/// themselves have no deadline.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a failed Solve waits to learn whether the session ended by itself: both news travel on the same machine's

@@ -33,7 +33,7 @@ use crate::{
     fold::StatusFold,
     inspect::inspect,
     limits::{
-        CLOSE_GRACE, CONNECT_TIMEOUT, MAX_MESSAGE, SESSION_END_GRACE, SESSION_LOST_GRACE, STATUS_AFTER_SOLVE,
+        CLOSE_GRACE, MAX_MESSAGE, SESSION_END_GRACE, SESSION_LOST_GRACE, STATUS_AFTER_SOLVE,
         STATUS_INACTIVITY, STATUS_NEVER_SEEN,
     },
     lower::ImageExporter,
@@ -351,7 +351,8 @@ pub(crate) async fn open_with(dialer: &dyn Dialer, pings: Pings) -> Result<Chann
             .map_err(|e| ConnectError::single(&address, chain(&e)))?;
         Ok(channel.with_headers(&dialer.headers(), None)?)
     };
-    deadline(&format!("a connection to {address}"), opening).await
+    let what = format!("a connection to {address}");
+    deadline(&what, dialer.connect_timeout(), opening).await
 }
 
 /// What a daemon said when it was asked who it is.
@@ -407,7 +408,8 @@ pub async fn probe(dialer: &dyn Dialer) -> Result<DaemonFacts, BuildError> {
             }
         }
     };
-    let workers = deadline(&format!("an answer from {address}"), asking)
+    let what = format!("an answer from {address}");
+    let workers = deadline(&what, dialer.connect_timeout(), asking)
         .await?
         .into_inner();
     let mut facts = DaemonFacts::default();
@@ -470,12 +472,13 @@ fn not_buildkit(address: &str, status: &Status, ended: Option<&str>) -> ConnectE
 
 pub(crate) async fn deadline<T>(
     what: &str,
+    after: Duration,
     work: impl Future<Output = Result<T, BuildError>>,
 ) -> Result<T, BuildError> {
-    timeout(CONNECT_TIMEOUT, work).await.unwrap_or_else(|_| {
+    timeout(after, work).await.unwrap_or_else(|_| {
         Err(BuildError::Timeout {
             what: what.to_owned(),
-            after: CONNECT_TIMEOUT,
+            after,
         })
     })
 }
