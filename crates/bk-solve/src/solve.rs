@@ -400,9 +400,12 @@ pub async fn probe(dialer: &dyn Dialer) -> Result<DaemonFacts, BuildError> {
         match client(&channel).list_workers(ListWorkersRequest::default()).await {
             Ok(workers) => Ok(workers),
             Err(status) => {
-                let ended = match std::error::Error::source(&status) {
-                    Some(_) => channel.end_reason_soon().await,
-                    None => channel.end_reason(),
+                // Either way the connection is gone, or is about to be; only its own task knows why.
+                let gone = std::error::Error::source(&status).is_some()
+                    || status.message().starts_with(classify::NOT_READY);
+                let ended = match gone {
+                    true => channel.end_reason_soon().await,
+                    false => channel.end_reason(),
                 };
                 Err(not_buildkit(&address, &status, ended.as_deref()).into())
             }
