@@ -2,7 +2,7 @@
 
 use std::{fmt, io, path::PathBuf, str::FromStr, sync::Arc};
 
-use bk_build::{BuildError, ConnectError, InputError};
+use bk_build::{BuildError, ConnectError, InputError, Obstacle};
 use bk_dial::{Helper, Serves, TlsOptions, host_port, is_host};
 use bk_solve::BoxedIo;
 use tokio::net::TcpStream;
@@ -52,7 +52,10 @@ impl Endpoint {
     /// [`BuildError::Connect`], naming the address; [`BuildError::Input`] names what is wrong with the files of
     /// [`TlsOptions`].
     pub async fn dial(&self) -> Result<BoxedIo, BuildError> {
-        let failed = |e: io::Error| BuildError::from(ConnectError::single(self.to_string(), self.why(&e)));
+        let failed = |e: io::Error| {
+            let error = ConnectError::single(self.to_string(), self.why(&e));
+            BuildError::from(error.obstacle(self.obstacle(&e)))
+        };
         match self {
             Self::Unix(path) => Ok(Box::new(bk_dial::unix(path).await.map_err(failed)?)),
             Self::Tcp(address) => Ok(Box::new(tcp(address).await.map_err(failed)?)),
@@ -89,6 +92,14 @@ impl Endpoint {
                 "nothing listens there; is buildkitd running there?".to_owned()
             }
             _ => error.to_string(),
+        }
+    }
+
+    /// What stood in the way, if that is known.
+    fn obstacle(&self, error: &io::Error) -> Option<Obstacle> {
+        match (self, error.kind()) {
+            (Self::Unix(_), io::ErrorKind::PermissionDenied) => Some(Obstacle::Permission),
+            _ => Obstacle::of(error),
         }
     }
 }

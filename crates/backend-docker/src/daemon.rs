@@ -2,7 +2,7 @@
 //!
 //! The rule: whatever listens there, the answer is an error that says what it is, never a hang.
 
-use bk_build::{BuildError, ConnectError};
+use bk_build::{BuildError, ConnectError, Obstacle};
 use bk_solve::chain;
 use bollard::{API_DEFAULT_VERSION, BollardRequest, Docker};
 use http::{HeaderMap, Method, StatusCode};
@@ -102,7 +102,8 @@ pub(crate) async fn ask(endpoint: &Endpoint, docker: Docker) -> Result<(Daemon, 
     };
     let asking = async {
         asking.await.map_err(|e: bollard::errors::Error| {
-            not_docker(endpoint, &format!("GET /version: {}", chain(&e)))
+            let error = not_docker(endpoint, &format!("GET /version: {}", chain(&e)));
+            BuildError::from(error.obstacle(Obstacle::of(&e)))
         })
     };
     let (docker, version) = deadline(endpoint, asking).await?;
@@ -148,22 +149,23 @@ async fn ping(endpoint: &Endpoint) -> Result<Pong, BuildError> {
             return Err(not_docker(
                 endpoint,
                 "what answers there does not speak HTTP/1.1 (buildkitd, for one, does not)",
-            ));
+            )
+            .into());
         }
         Err(SendError::Transport(e)) if e.is_incomplete_message() => {
-            return Err(not_docker(
-                endpoint,
-                "the connection was closed without an answer",
-            ));
+            return Err(not_docker(endpoint, "the connection was closed without an answer").into());
         }
-        Err(SendError::Transport(e)) => return Err(not_docker(endpoint, &chain(&e))),
+        Err(SendError::Transport(e)) => {
+            return Err(not_docker(endpoint, &chain(&e)).obstacle(Obstacle::of(&e)).into());
+        }
     };
     let (status, headers) = (response.status(), response.headers().clone());
     if header(&headers, "libpod-api-version").is_some() {
         return Err(not_docker(
             endpoint,
             "Podman answers there, whose build API is not BuildKit's",
-        ));
+        )
+        .into());
     }
     match header(&headers, "api-version").as_deref().map(ApiVersion::parse) {
         Some(Some(api)) if status == StatusCode::OK => Ok(Pong {
@@ -181,14 +183,16 @@ async fn ping(endpoint: &Endpoint) -> Result<Pong, BuildError> {
         None if status == StatusCode::BAD_REQUEST => {
             let said = error_message(response).await;
             Err(match said.contains("HTTPS server") {
-                true => ConnectError::single(endpoint.to_string(), WANTS_TLS).into(),
+                true => ConnectError::single(endpoint.to_string(), WANTS_TLS).obstacle(Obstacle::WantsTls),
                 false => not_docker(endpoint, &said),
-            })
+            }
+            .into())
         }
         None => Err(not_docker(
             endpoint,
             &format!("an HTTP server answers there that does not know /_ping (HTTP {status})"),
-        )),
+        )
+        .into()),
     }
 }
 
@@ -196,14 +200,13 @@ fn header(headers: &HeaderMap, name: &str) -> Option<String> {
     headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned)
 }
 
-fn not_docker(endpoint: &Endpoint, why: &str) -> BuildError {
+fn not_docker(endpoint: &Endpoint, why: &str) -> ConnectError {
     // Whether the request or the connection meets the end first is chance; the cause is the same.
     let why = why.strip_prefix("operation was canceled: ").unwrap_or(why);
     ConnectError::single(
         endpoint.to_string(),
         format!("this is not a Docker Engine: {why}"),
     )
-    .into()
 }
 
 #[cfg(test)]

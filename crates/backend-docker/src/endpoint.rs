@@ -5,7 +5,7 @@
 
 use std::{fmt, io, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
-use bk_build::{BuildError, ConnectError, InputError};
+use bk_build::{BuildError, ConnectError, InputError, Obstacle};
 use bk_dial::{Helper, Serves, TlsOptions, TlsStream, host_port, is_host, limits::HELPER_TIMEOUT};
 use bk_solve::BoxedIo;
 
@@ -199,10 +199,14 @@ impl Endpoint {
                 "nothing listens there; is dockerd running?"
             }
             (Self::Unix(_), io::ErrorKind::PermissionDenied) => {
-                "permission denied; the socket is open to root and its group (usually `docker`)"
+                let why = "permission denied; the socket is open to root and its group (usually `docker`)";
+                return ConnectError::single(self.to_string(), why).obstacle(Obstacle::Permission);
             }
             (Self::Pipe(_), io::ErrorKind::NotFound) => "there is no such pipe; is Docker running?",
-            _ => return ConnectError::single(self.to_string(), error.to_string()),
+            _ => {
+                return ConnectError::single(self.to_string(), error.to_string())
+                    .obstacle(Obstacle::of(error));
+            }
         };
         ConnectError::single(self.to_string(), advice)
     }

@@ -5,7 +5,7 @@
 
 use std::{io, time::Duration};
 
-use bk_build::{BuildError, ConnectError, Refusal, SessionLost};
+use bk_build::{BuildError, ConnectError, Obstacle, Refusal, SessionLost};
 use bk_session::exec::TaskOwner;
 use bk_solve::{BoxedIo, chain};
 use bollard::BollardRequest;
@@ -47,7 +47,7 @@ impl Connection {
         let io = endpoint.dial().await?;
         let (sender, connection) = http1::handshake(TokioIo::new(io))
             .await
-            .map_err(|e| ConnectError::single(endpoint.to_string(), chain(&e)))?;
+            .map_err(|e| failed(endpoint, "", &e))?;
         let owner = TaskOwner::new();
         let (tell, ended) = oneshot::channel();
         owner.executor().spawn(async move {
@@ -163,6 +163,12 @@ impl From<header::InvalidHeaderValue> for SendError {
     }
 }
 
+/// What `error` means for the way to `endpoint`, with `what` was being done in front.
+fn failed(endpoint: &Endpoint, what: &str, error: &hyper::Error) -> ConnectError {
+    ConnectError::single(endpoint.to_string(), format!("{what}{}", chain(error)))
+        .obstacle(Obstacle::of(error))
+}
+
 /// Upgrades a connection of its own to a raw byte stream by `POST path`, with a deadline.
 ///
 /// # Errors
@@ -185,11 +191,7 @@ pub(crate) async fn upgrade(
                 )));
             }
             Err(SendError::Transport(e)) => {
-                return Err(ConnectError::single(
-                    endpoint.to_string(),
-                    format!("POST {path}: {}", chain(&e)),
-                )
-                .into());
+                return Err(failed(endpoint, &format!("POST {path}: "), &e).into());
             }
         };
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
@@ -203,7 +205,7 @@ pub(crate) async fn upgrade(
         }
         let stream = hyper::upgrade::on(response)
             .await
-            .map_err(|e| ConnectError::single(endpoint.to_string(), format!("POST {path}: {}", chain(&e))))?;
+            .map_err(|e| failed(endpoint, &format!("POST {path}: "), &e))?;
         Ok(Box::new(TokioIo::new(stream)) as BoxedIo)
     };
     let after = endpoint.connect_timeout();

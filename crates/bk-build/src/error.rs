@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use crate::{Advice, CredentialError, LastSeen, SessionLost, SourceSnippet, Stalled};
+use crate::{Advice, CredentialError, LastSeen, Obstacle, SessionLost, SourceSnippet, Stalled, obstacle};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -109,10 +109,7 @@ impl BuildError {
         match self {
             Self::Input(e) if !e.allowed.is_empty() => Some(format!("{} takes {}", e.what, e.allowed)),
             Self::Local(e) => e.hint.clone(),
-            Self::Connect(_) => Some(
-                "start Docker (dockerd) or buildkitd, or name an endpoint with --addr, BUILDKIT_HOST or DOCKER_HOST"
-                    .to_owned(),
-            ),
+            Self::Connect(e) => obstacle::hint(&e.attempts),
             Self::Auth { .. } => {
                 Some("check the entry of that registry in the Docker config file, or run `docker login`".to_owned())
             }
@@ -287,7 +284,7 @@ pub struct ConnectError {
 }
 
 /// One endpoint that could not be used.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Attempt {
     /// The endpoint as the user would write it.
@@ -296,6 +293,8 @@ pub struct Attempt {
     pub origin: String,
     /// Why it failed.
     pub reason: String,
+    /// What stood in the way, when that is known: [`BuildError::hint`] says what helps against it.
+    pub obstacle: Option<Obstacle>,
 }
 
 impl Attempt {
@@ -305,6 +304,7 @@ impl Attempt {
             address: address.into(),
             origin: String::new(),
             reason: reason.into(),
+            obstacle: None,
         }
     }
 
@@ -312,6 +312,13 @@ impl Attempt {
     #[must_use]
     pub fn origin(mut self, origin: impl Into<String>) -> Self {
         self.origin = origin.into();
+        self
+    }
+
+    /// Sets what stood in the way; the default is that nobody knows.
+    #[must_use]
+    pub fn obstacle(mut self, obstacle: impl Into<Option<Obstacle>>) -> Self {
+        self.obstacle = obstacle.into();
         self
     }
 }
@@ -327,6 +334,16 @@ impl ConnectError {
     /// Several endpoints that were tried, in order.
     pub fn several(attempts: Vec<Attempt>) -> Self {
         Self { attempts }
+    }
+
+    /// Sets what stood in the way of each attempt of which that is not known; the default is that nobody knows.
+    #[must_use]
+    pub fn obstacle(mut self, obstacle: impl Into<Option<Obstacle>>) -> Self {
+        let obstacle = obstacle.into();
+        for attempt in &mut self.attempts {
+            attempt.obstacle = attempt.obstacle.or(obstacle);
+        }
+        self
     }
 }
 

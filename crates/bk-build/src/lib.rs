@@ -21,6 +21,7 @@ mod inspect;
 pub mod limits;
 mod loss;
 mod named;
+mod obstacle;
 mod outcome;
 mod output;
 mod patience;
@@ -77,6 +78,7 @@ pub use headers::CallHeaders;
 pub use inspect::{Inspect, Inspected, Missing, PlatformImage, Provenance};
 pub use loss::{LastSeen, LossKind, SessionLost, Stalled};
 pub use named::{NamedContext, OciReference, context_name, is_remote};
+pub use obstacle::Obstacle;
 pub use outcome::{BuildOutcome, Descriptor, ExportReport, TransferReport};
 pub use output::{
     Compression, ImageLoader, Loaded, Output, OutputKind, ResultInfo, ResultStream, Sink, WriterFactory,

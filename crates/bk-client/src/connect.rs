@@ -4,7 +4,7 @@ use std::{str::FromStr, sync::Arc, time::Duration};
 
 use bk_build::{
     Attempt, BuildError, CallHeaders, ConnectError, CredentialProvider, ImageBuilder as _, ImageLoader,
-    InputError, NoCredentials, TokenExchange, TraceContext,
+    InputError, NoCredentials, Obstacle, TokenExchange, TraceContext,
 };
 use bk_dial::TlsOptions;
 use bk_session::DockerConfig;
@@ -644,10 +644,10 @@ fn any_address(place: &Place, error: BuildError) -> BuildError {
     }
 }
 
-/// Whether `ssh` itself failed: it has a number for that.
+/// Whether `ssh` itself failed.
 fn is_of_ssh(error: &ConnectError) -> bool {
-    let own = "`ssh` ended with exit status: 255";
-    error.attempts.iter().all(|attempt| attempt.reason.contains(own))
+    let of_ssh = |attempt: &Attempt| attempt.obstacle.is_some_and(Obstacle::is_of_ssh);
+    error.attempts.iter().all(of_ssh)
 }
 
 /// Whether only a buildkitd is reached like that.
@@ -675,7 +675,8 @@ fn neither(mut docker: ConnectError, buildkitd: ConnectError) -> ConnectError {
                 "neither Docker ({}) nor BuildKit ({}) answers there",
                 first.reason, second.reason
             ),
-        ),
+        )
+        .obstacle(first.obstacle.or(second.obstacle)),
         _ => docker,
     }
 }

@@ -11,6 +11,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use bk_build::Obstacle;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf},
     process::{Child, ChildStderr, ChildStdin, ChildStdout},
@@ -43,8 +44,8 @@ pub struct CommandStream {
 enum Verdict {
     /// Well.
     Good,
-    /// Badly; in words.
-    Bad(String),
+    /// Badly; in words, and with its number if it ended by itself.
+    Bad(String, Option<i32>),
     /// Not yet, although it should have.
     Unknown,
 }
@@ -102,8 +103,8 @@ impl CommandStream {
             self.farewell = Some(Box::pin(async move {
                 match timeout(FAREWELL, ended).await {
                     Ok(Ok((Ok(status), _))) if status.success() => Verdict::Good,
-                    Ok(Ok((Ok(status), said))) => Verdict::Bad(text(&name, status, &said)),
-                    Ok(Ok((Err(e), _))) => Verdict::Bad(e.to_string()),
+                    Ok(Ok((Ok(status), said))) => Verdict::Bad(text(&name, status, &said), status.code()),
+                    Ok(Ok((Err(e), _))) => Verdict::Bad(e.to_string(), None),
                     // It goes on without output, or is being ended.
                     Ok(Err(_)) | Err(_) => Verdict::Unknown,
                 }
@@ -126,8 +127,13 @@ impl CommandStream {
             Words::Unknown | Words::None => String::new(),
         };
         Poll::Ready(match (verdict, &*words) {
-            (Verdict::Bad(text), "") => Err(io::Error::other(text)),
-            (Verdict::Bad(text), words) => Err(io::Error::other(format!("{text}: {words}"))),
+            (Verdict::Bad(text, code), words) => {
+                let text = match words {
+                    "" => text,
+                    words => format!("{text}: {words}"),
+                };
+                Err(Obstacle::Ended(code).error(io::ErrorKind::Other, text))
+            }
             (_, "") => Ok(()),
             (_, words) => Err(io::Error::other(format!("`{}` only said: {words}", self.name))),
         })
@@ -222,7 +228,7 @@ impl AsyncWrite for CommandStream {
             // whoever reads is told, and nobody is told of half of them before.
             Err(e) if e.kind() == io::ErrorKind::BrokenPipe => match ready!(self.poll_farewell(cx)) {
                 Verdict::Unknown => Poll::Ready(Err(e)),
-                Verdict::Good | Verdict::Bad(_) => Poll::Ready(Ok(data.len())),
+                Verdict::Good | Verdict::Bad(..) => Poll::Ready(Ok(data.len())),
             },
             other => Poll::Ready(other),
         }

@@ -4,7 +4,7 @@
 
 use std::{ffi::OsString, fmt, process::Stdio};
 
-use bk_build::InputError;
+use bk_build::{InputError, Obstacle};
 use tokio::process::Command;
 
 use crate::{command::CommandStream, host::host_port};
@@ -140,7 +140,7 @@ impl Helper {
                 }
                 _ => format!("cannot start `{name}`: {e}"),
             };
-            std::io::Error::new(e.kind(), text)
+            Obstacle::Program.error(e.kind(), text)
         })?;
         CommandStream::new(child, name)
     }

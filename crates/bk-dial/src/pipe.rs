@@ -4,6 +4,8 @@
 
 use std::io;
 
+#[cfg(unix)]
+use bk_build::Obstacle;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// How every named pipe's address begins.
@@ -29,7 +31,7 @@ pub fn pipe_name(text: &str) -> Result<String, &'static str> {
 #[cfg(unix)]
 pub async fn named_pipe(_: &str) -> io::Result<impl AsyncRead + AsyncWrite + Send + Unpin + use<>> {
     let why = "named pipes are found on Windows only";
-    Err::<tokio::io::Empty, _>(io::Error::new(io::ErrorKind::Unsupported, why))
+    Err::<tokio::io::Empty, _>(Obstacle::Unsupported.error(io::ErrorKind::Unsupported, why))
 }
 
 /// Connects to the pipe of that [name](pipe_name). One all of whose instances are taken is waited for; the caller sets the

@@ -4,6 +4,7 @@
 
 use std::{io, net::SocketAddr};
 
+use bk_build::Obstacle;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     net::{TcpStream, lookup_host},
@@ -25,10 +26,8 @@ use crate::limits::{NEXT_ADDRESS, TCP_KEEPALIVE, TCP_PROBE_INTERVAL};
 /// When the name is not known, with words of our own, because systems have different ones; else what the last address said.
 pub async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
     let found = lookup_host((host, port)).await.map_err(|_| {
-        io::Error::new(
-            io::ErrorKind::HostUnreachable,
-            format!("no address is known for the host `{host}`"),
-        )
+        let text = format!("no address is known for the host `{host}`");
+        Obstacle::Host.error(io::ErrorKind::HostUnreachable, text)
     })?;
     let stream = race(by_turns(found), TcpStream::connect)
         .await?

@@ -4,6 +4,8 @@
 
 use std::{io, path::Path};
 
+#[cfg(windows)]
+use bk_build::Obstacle;
 #[cfg(unix)]
 use tokio::net::UnixStream;
 
@@ -43,7 +45,7 @@ pub async fn unix(path: &Path) -> io::Result<UnixStream> {
 #[cfg(windows)]
 pub async fn unix(_: &Path) -> io::Result<tokio::io::Empty> {
     let why = "Unix sockets are not supported on Windows";
-    Err(io::Error::new(io::ErrorKind::Unsupported, why))
+    Err(Obstacle::Unsupported.error(io::ErrorKind::Unsupported, why))
 }
 
 #[cfg(all(test, target_os = "linux"))]

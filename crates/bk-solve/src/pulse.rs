@@ -6,14 +6,14 @@ use std::{
     io,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
     time::Duration,
 };
 
-use bk_build::LastSeen;
+use bk_build::{LastSeen, Obstacle};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::Instant,
@@ -24,7 +24,7 @@ use crate::{
     limits::{STALL_LAST_LOOK, STALL_LATE, STALL_LOOK},
 };
 
-/// What was heard from one byte stream. Counts only.
+/// What was heard from one byte stream: counts, and what ended it if that is known.
 #[derive(Debug)]
 pub struct Pulse {
     epoch: Instant,
@@ -33,6 +33,8 @@ pub struct Pulse {
     /// Bytes that were written in all, and how many of them at the time of the last byte that came.
     written: AtomicU64,
     answered: AtomicU64,
+    /// What stood in the way when reading failed: HTTP/2 passes on no more of an error than its words.
+    obstacle: OnceLock<Obstacle>,
 }
 
 impl Pulse {
@@ -42,6 +44,7 @@ impl Pulse {
             heard: AtomicU64::new(0),
             written: AtomicU64::new(0),
             answered: AtomicU64::new(0),
+            obstacle: OnceLock::new(),
         }
     }
 
@@ -50,6 +53,18 @@ impl Pulse {
         self.heard.store(now, Ordering::Relaxed);
         self.answered
             .store(self.written.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    fn note_failure(&self, error: &io::Error) {
+        if let Some(obstacle) = Obstacle::of(error) {
+            // The first failure is the cause of what follows.
+            self.obstacle.get_or_init(|| obstacle);
+        }
+    }
+
+    /// What stood in the way when the stream could not be read any more, if that is known.
+    pub fn obstacle(&self) -> Option<Obstacle> {
+        self.obstacle.get().copied()
     }
 
     /// When the last byte came; the beginning of the stream counts as one.
@@ -90,6 +105,9 @@ impl AsyncRead for Heard {
         let result = ready!(Pin::new(&mut self.io).poll_read(cx, buf));
         if buf.filled().len() > before {
             self.pulse.note_read();
+        }
+        if let Err(e) = &result {
+            self.pulse.note_failure(e);
         }
         Poll::Ready(result)
     }

@@ -11,7 +11,7 @@ use std::{
 
 use bk_build::{
     BuildError, BuildEvent, BuildOutcome, BuildRequest, BuilderInfo, ConnectError, CredentialProvider,
-    EventSink, ImageLoader, LastSeen, LossKind, SessionLost, Stalled,
+    EventSink, ImageLoader, LastSeen, LossKind, Obstacle, SessionLost, Stalled,
 };
 use bk_proto::{
     control::{ListWorkersRequest, SolveResponse, StatusRequest, control_client::ControlClient},
@@ -348,7 +348,7 @@ pub(crate) async fn open_with(dialer: &dyn Dialer, pings: Pings) -> Result<Chann
         let io = dialer.control().instrument(dial).await?;
         let channel = Channel::open_with(io, pings)
             .await
-            .map_err(|e| ConnectError::single(&address, chain(&e)))?;
+            .map_err(|e| ConnectError::single(&address, chain(&e)).obstacle(Obstacle::of(&e)))?;
         Ok(channel.with_headers(&dialer.headers(), None)?)
     };
     let what = format!("a connection to {address}");
@@ -407,7 +407,8 @@ pub async fn probe(dialer: &dyn Dialer) -> Result<DaemonFacts, BuildError> {
                     true => channel.end_reason_soon().await,
                     false => channel.end_reason(),
                 };
-                Err(not_buildkit(&address, &status, ended.as_deref()).into())
+                let error = not_buildkit(&address, &status, ended.as_deref());
+                Err(error.obstacle(channel.pulse().obstacle()).into())
             }
         }
     };

@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use bk_client::{Attempt, BuildError, ConnectError};
+use bk_client::{BuildError, ConnectError};
 
 use super::resolve::{Settings, Source};
 
@@ -53,7 +53,7 @@ fn renamed_by(error: &BuildError, names: &[(String, String)]) -> Option<BuildErr
             let addr = name("--addr")?;
             let attempts = e.attempts.iter().map(|a| {
                 let origin = if a.origin.is_empty() { &addr } else { &a.origin };
-                Attempt::new(&a.address, &a.reason).origin(origin)
+                a.clone().origin(origin)
             });
             Some(ConnectError::several(attempts.collect()).into())
         }

@@ -4,6 +4,7 @@
 
 use std::io;
 
+use bk_build::Obstacle;
 use tokio_rustls::rustls::{self, AlertDescription, CertificateError as C};
 
 /// How webpki calls the certificate of an authority that is shown by a server.
@@ -24,6 +25,15 @@ pub(super) fn explain(error: io::Error, name: &str, origin: Option<&str>) -> io:
     let or = |flags: &str, file: &str| match origin {
         Some(origin) => format!("{file} of {origin}"),
         None => flags.to_owned(),
+    };
+    let obstacle = match inner {
+        rustls::Error::InvalidCertificate(
+            C::Expired | C::ExpiredContext { .. } | C::NotValidYet | C::NotValidYetContext { .. },
+        ) => Some(Obstacle::Expired),
+        rustls::Error::InvalidCertificate(_) => Some(Obstacle::Certificate),
+        rustls::Error::AlertReceived(alert) if is_of_certificates(*alert) => Some(Obstacle::Certificate),
+        rustls::Error::InvalidMessage(_) => Some(Obstacle::NoTls),
+        _ => None,
     };
     let text = match inner {
         rustls::Error::InvalidCertificate(why) => match why {
@@ -51,15 +61,7 @@ pub(super) fn explain(error: io::Error, name: &str, origin: Option<&str>) -> io:
             "it wants to see a certificate; give one with {}",
             or("--tlscert and --tlskey", "cert.pem and key.pem")
         ),
-        rustls::Error::AlertReceived(
-            alert @ (AlertDescription::UnknownCA
-            | AlertDescription::BadCertificate
-            | AlertDescription::CertificateExpired
-            | AlertDescription::CertificateRevoked
-            | AlertDescription::CertificateUnknown
-            | AlertDescription::AccessDenied
-            | AlertDescription::UnsupportedCertificate),
-        ) => format!(
+        rustls::Error::AlertReceived(alert) if is_of_certificates(*alert) => format!(
             "it does not accept the certificate of {} ({alert:?})",
             or("--tlscert", "cert.pem")
         ),
@@ -70,5 +72,23 @@ pub(super) fn explain(error: io::Error, name: &str, origin: Option<&str>) -> io:
         rustls::Error::InvalidMessage(_) => "it does not speak TLS".to_owned(),
         other => format!("TLS: {other}"),
     };
-    io::Error::new(error.kind(), text)
+    match obstacle {
+        Some(obstacle) => obstacle.error(error.kind(), text),
+        None => io::Error::new(error.kind(), text),
+    }
+}
+
+/// Whether the other side says with it that it wants a certificate, or another one.
+fn is_of_certificates(alert: AlertDescription) -> bool {
+    matches!(
+        alert,
+        AlertDescription::CertificateRequired
+            | AlertDescription::UnknownCA
+            | AlertDescription::BadCertificate
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::AccessDenied
+            | AlertDescription::UnsupportedCertificate
+    )
 }
