@@ -89,8 +89,8 @@ pub(crate) fn chosen(env: &Environment) -> Result<Option<String>, InputError> {
     };
     let (_, context) = contexts::current_name(env)?;
     let key = match &*context {
-        DEFAULT => env.docker_host.as_deref().unwrap_or(DOCKER_SOCKET),
-        name => name,
+        DEFAULT => contexts::engine_host(env).unwrap_or_else(|| DOCKER_SOCKET.to_owned()),
+        name => name.to_owned(),
     };
     let there = |name: &str| is_name(name) && store.join("instances").join(name.to_lowercase()).exists();
     if let Some(current) = contexts::json::<Current>(&store.join("current"))?
@@ -100,7 +100,7 @@ pub(crate) fn chosen(env: &Environment) -> Result<Option<String>, InputError> {
     {
         return Ok(Some(current.name));
     }
-    let default = contexts::read(&store.join("defaults").join(contexts::hex(key)))?.unwrap_or_default();
+    let default = contexts::read(&store.join("defaults").join(contexts::hex(&key)))?.unwrap_or_default();
     let default = String::from_utf8_lossy(&default).trim().to_owned();
     // A builder that was removed is no choice.
     Ok(there(&default).then_some(default))

@@ -15,10 +15,14 @@ use bk_dial::{Pem, TlsOptions};
 use serde::{Deserialize, de::DeserializeOwned};
 use sha2::{Digest as _, Sha256};
 
-use crate::{Environment, host::DOCKER_SOCKET, tokens};
+use crate::{
+    Environment, docker_host,
+    host::{DOCKER_HOST_NAME, DOCKER_SOCKET},
+    tokens,
+};
 
-/// What the Docker CLI uses when TLS is wanted and no address is given.
-const DOCKER_TLS_ADDRESS: &str = "tcp://localhost:2376";
+/// The port that the Docker CLI uses when TLS is wanted and no address is given.
+const DOCKER_TLS_PORT: u16 = 2376;
 /// The name of the context that stands for the variables.
 pub(crate) const DEFAULT: &str = "default";
 /// Files of the Docker CLI and of buildx that are larger are refused; real ones are a few KiB.
@@ -83,6 +87,15 @@ pub(crate) fn named(env: &Environment, what: &str, name: &str) -> Result<EngineA
     }
 }
 
+/// The address that `DOCKER_HOST` means, with what the Docker CLI adds to it.
+pub(crate) fn engine_host(env: &Environment) -> Option<String> {
+    docker_host::address(env.docker_host.as_deref()?)
+}
+
+fn docker_tls_address() -> String {
+    format!("tcp://{DOCKER_HOST_NAME}:{DOCKER_TLS_PORT}")
+}
+
 fn by_variables(env: &Environment) -> EngineAddress {
     let verify = env.docker_tls_verify;
     let tls = (verify || env.docker_tls).then(|| {
@@ -94,16 +107,16 @@ fn by_variables(env: &Environment) -> EngineAddress {
         let tls = dir.map_or_else(TlsOptions::new, |dir| files(dir, verify));
         tls.unchecked(!verify).origin(origin)
     });
-    let (address, origin) = match (&env.docker_host, &tls) {
-        (Some(address), _) => (address.as_str(), "DOCKER_HOST"),
-        (None, Some(_)) => (DOCKER_TLS_ADDRESS, "DOCKER_TLS_VERIFY"),
-        (None, None) => (DOCKER_SOCKET, "default Docker socket"),
+    let (address, origin) = match (engine_host(env), &tls) {
+        (Some(address), _) => (address, "DOCKER_HOST"),
+        (None, Some(_)) => (docker_tls_address(), "DOCKER_TLS_VERIFY"),
+        (None, None) => (DOCKER_SOCKET.to_owned(), "default Docker socket"),
     };
     EngineAddress {
-        address: address.to_owned(),
         named: origin != "default Docker socket",
         origin: origin.to_owned(),
-        tls: tls.filter(|_| may_speak_tls(address)),
+        tls: tls.filter(|_| may_speak_tls(&address)),
+        address,
     }
 }
 
@@ -308,6 +321,25 @@ mod tests {
             found(&env),
             ("tcp://h:1".to_owned(), "DOCKER_HOST".to_owned(), false)
         );
+    }
+
+    #[test]
+    fn docker_host_is_short_for_what_the_docker_cli_makes_of_it() {
+        let mut env = Environment::empty();
+        env.docker_host = Some("h:1".to_owned());
+        assert_eq!(
+            found(&env),
+            ("tcp://h:1".to_owned(), "DOCKER_HOST".to_owned(), false)
+        );
+        env.docker_host = Some("h".to_owned());
+        env.docker_tls = true;
+        // The port is that without TLS all the same.
+        assert_eq!(
+            found(&env),
+            ("tcp://h:2375".to_owned(), "DOCKER_HOST".to_owned(), true)
+        );
+        env.docker_host = Some(" ".to_owned());
+        assert_eq!(found(&env).0, docker_tls_address());
     }
 
     #[test]

@@ -12,6 +12,9 @@ pub(crate) const DOCKER_SOCKET: &str = if cfg!(windows) {
     "unix:///var/run/docker.sock"
 };
 
+/// The host of an engine for which Docker's address names none.
+pub(crate) const DOCKER_HOST_NAME: &str = if cfg!(windows) { "127.0.0.1" } else { "localhost" };
+
 /// The default address of a system-wide buildkitd.
 pub(crate) const BUILDKIT_SOCKET: &str = if cfg!(windows) {
     "npipe:////./pipe/buildkitd"

@@ -32,6 +32,7 @@ mod builders;
 mod client;
 mod connect;
 mod contexts;
+mod docker_host;
 mod environment;
 mod host;
 mod nodes;

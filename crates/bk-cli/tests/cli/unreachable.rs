@@ -208,6 +208,21 @@ fn sockets_and_ports_at_which_nothing_good_answers() {
         &[],
         &[(&port, "PORT")],
     );
+    // As the Docker CLI reads it.
+    let port = closed();
+    let short = format!("127.0.0.1:{port}");
+    place.fails(
+        "docker-host-short",
+        &[("DOCKER_HOST", &short)],
+        &[],
+        &[(&port, "PORT")],
+    );
+    place.fails(
+        "docker-host-path",
+        &[("DOCKER_HOST", "/var/run/docker.sock")],
+        &[],
+        &[],
+    );
     for (name, variable) in [
         ("silent-docker", "DOCKER_HOST"),
         ("silent-buildkitd", "BUILDKIT_HOST"),
