@@ -128,10 +128,10 @@ fn daemonless(global: &Global) -> Result<Option<Daemonless>, BuildError> {
     Ok(Some(how))
 }
 
-/// What is said when nobody asked for a private daemon.
+/// What is said when nobody asked for a private daemon, whatever the command wants of it.
 fn notice(program: &Program) -> String {
     format!(
-        "no daemon answers: building on a private {} ({}); `bk daemon status` tells more, --daemonless=false forbids it\n",
+        "no daemon answers: using a private {} ({}); `bk daemon status` tells more, --daemonless=false forbids it\n",
         program.kind().name(),
         program.path().display()
     )

@@ -303,13 +303,18 @@ fn one_is_started_when_nothing_answers_and_that_is_said() {
     assert_eq!(place.starts(), 0);
 
     let said = format!(
-        "no daemon answers: building on a private buildkitd ({}); `bk daemon status` tells more, --daemonless=false \
+        "no daemon answers: using a private buildkitd ({}); `bk daemon status` tells more, --daemonless=false \
          forbids it\n",
         place.path("bin/buildkitd").display()
     );
     for _ in 0..2 {
         let ran = place.builds(&ALONE);
         assert!(ran.err.starts_with(&said), "{}", ran.err);
+    }
+    // What builds nothing says what is true of it as well.
+    for command in ["ping", "du"] {
+        let ran = run(place.bk(&[command]).args(ALONE));
+        assert!(ran.err.starts_with(&said), "{command}: {}", ran.err);
     }
     assert_eq!(place.starts(), 1);
 }
