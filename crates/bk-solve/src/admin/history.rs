@@ -73,14 +73,27 @@ pub(super) async fn read(
     build_ref: &str,
 ) -> Result<Vec<BuildHistoryRecord>, BuildError> {
     // A daemon may tell of the same build for ever.
-    let listing = timeout(ADMIN_WORK, listed(admin, channel, build_ref)).await;
+    let listing = timeout(ADMIN_WORK, listed(admin, channel, build_ref, BOUNDS)).await;
     listing.unwrap_or_else(|_| Err(admin.late(WHAT, ADMIN_WORK)))
 }
+
+/// What is held of a list.
+#[derive(Clone, Copy)]
+struct Bounds {
+    records: usize,
+    bytes: usize,
+}
+
+const BOUNDS: Bounds = Bounds {
+    records: MAX_HISTORY_RECORDS,
+    bytes: MAX_HISTORY_BYTES,
+};
 
 async fn listed(
     admin: &ControlAdmin,
     channel: &Channel,
     build_ref: &str,
+    bounds: Bounds,
 ) -> Result<Vec<BuildHistoryRecord>, BuildError> {
     let request = BuildHistoryRequest {
         r#ref: build_ref.to_owned(),
@@ -124,10 +137,11 @@ async fn listed(
         if let Some(old) = records.insert(record.r#ref.clone(), record) {
             held -= old.encoded_len();
         }
-        if records.len() > MAX_HISTORY_RECORDS || held > MAX_HISTORY_BYTES {
+        if records.len() > bounds.records || held > bounds.bytes {
             let text = format!(
-                "the daemon tells of more than {MAX_HISTORY_RECORDS} builds, or {} MiB of them",
-                MAX_HISTORY_BYTES >> 20
+                "the daemon tells of more than {} builds, or {} MiB of them",
+                bounds.records,
+                bounds.bytes >> 20
             );
             return Err(ProtocolFailure::new(text).into());
         }
@@ -337,32 +351,4 @@ fn descriptor(wire: WireDescriptor) -> Descriptor {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn states_follow_from_end_and_error() {
-        let at = |seconds| Some(prost_types::Timestamp { seconds, nanos: 0 });
-        let error = |code: Code| {
-            Some(RpcStatus {
-                code: code as i32,
-                ..RpcStatus::default()
-            })
-        };
-        for (completed_at, error, state) in [
-            (None, None, HistoryState::Running),
-            (at(2), None, HistoryState::Completed),
-            (at(2), error(Code::Unknown), HistoryState::Error),
-            (at(2), error(Code::Cancelled), HistoryState::Canceled),
-        ] {
-            let record = from_wire(BuildHistoryRecord {
-                created_at: at(1),
-                completed_at,
-                error,
-                num_total_steps: -3,
-                ..BuildHistoryRecord::default()
-            });
-            assert_eq!((record.state, record.total_steps), (state, 0));
-        }
-    }
-}
+mod tests;
