@@ -14,7 +14,7 @@ use bk_build::{
     CredentialProvider, EventSink, ImageBuilder, InputError, NoCredentials, OutputKind, Sink, Vertex,
 };
 use bk_fsync::receive::ReceiveMode;
-use bk_session::{DockerConfig, Repository, TokenClient};
+use bk_session::{DockerConfig, Extras, Repository, TokenClient};
 use futures_util::{StreamExt as _, future::join_all, stream::FuturesUnordered};
 
 use crate::{BuildProxies, Environment, platforms::normal, tokens};
@@ -176,6 +176,11 @@ impl NodeGroup {
         mut events: impl FnMut(&str) -> EventSink,
     ) -> Result<GroupOutcome, GroupError> {
         let plan = self.plan(&request)?;
+        let request = match plan.nodes.len() {
+            1 => request,
+            // Each would get a part of what comes through a pipe.
+            _ => Extras::keep_piped(request).await?,
+        };
         plan.check(&request).await?;
         let mut running = FuturesUnordered::new();
         for (at, node) in plan.nodes.iter().enumerate() {
@@ -249,6 +254,15 @@ impl NodeGroup {
         if let (Context::Archive(_), 2..) = (&request.context, nodes.len()) {
             let why = "an archive that is read as a stream can be sent to one node only";
             return Err(InputError::new("PATH", why, "a directory, or an address"));
+        }
+        if let ([_, _, ..], Some(cache)) = (&nodes[..], request.cache_to.iter().find(|c| c.kind == "local")) {
+            let dir = cache.attrs.get("dest").or_else(|| cache.attrs.get("dir"));
+            let why = format!(
+                "several nodes would write their caches under one name in {}, where only the last is kept",
+                dir.map_or("a directory", String::as_str)
+            );
+            let allowed = "type=inline with several nodes, or else a build of each platform with a directory of its own";
+            return Err(InputError::new("--cache-to", why, allowed));
         }
         let names = names(request)?;
         let scopes = |scope: AnnotationScope| request.annotations.iter().filter(move |a| a.scope == scope);

@@ -1,11 +1,13 @@
 //! What a session serves beside files and credentials, looked at before anything is sent: a missing file should not
 //! be found out when half of the build is done.
 
+use std::sync::Arc;
+
 use bk_build::{BuildError, BuildRequest, SecretSource};
 
 use crate::{
     agent::AgentSet,
-    secret_file::is_pipe,
+    secret_file::{SecretFile, is_pipe},
     service::{policy::Verifier, secrets::SecretSet},
 };
 
@@ -54,8 +56,32 @@ impl Extras {
         looking.await.unwrap_or(false)
     }
 
+    /// `request` with every secret that can be read once only replaced by one that is read when it is first asked for, and
+    /// then kept for all who build this request.
+    ///
+    /// # Errors
+    /// [`BuildError::Local`] names a pipe that cannot be used.
+    pub async fn keep_piped(request: BuildRequest) -> Result<BuildRequest, BuildError> {
+        let keeping = tokio::task::spawn_blocking(move || keep_piped(request));
+        keeping
+            .await
+            .unwrap_or_else(|e| Err(BuildError::Misuse(format!("the runtime was shut down: {e}"))))
+    }
+
     /// Whether somebody decides about sources and was never asked.
     pub fn verifier_was_ignored(&self) -> bool {
         self.verifier.as_ref().is_some_and(|v| !v.was_asked())
     }
+}
+
+fn keep_piped(mut request: BuildRequest) -> Result<BuildRequest, BuildError> {
+    for secret in request.secrets.values_mut() {
+        match secret {
+            SecretSource::File(path) if is_pipe(path) => {
+                *secret = SecretSource::Provider(Arc::new(SecretFile::check(path)?));
+            }
+            _ => {}
+        }
+    }
+    Ok(request)
 }

@@ -7,7 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use bk_build::{LocalFailure, SecretBytes, limits::MAX_SECRET_BYTES};
+use async_trait::async_trait;
+use bk_build::{LocalFailure, SecretBytes, SecretError, SecretProvider, limits::MAX_SECRET_BYTES};
 use tokio::sync::OnceCell;
 
 use crate::host;
@@ -47,6 +48,20 @@ impl SecretFile {
         tokio::task::spawn_blocking(move || read_file(&path))
             .await
             .map_err(|e| LocalFailure::new(&self.path, "cannot be read").caused_by(e))?
+    }
+}
+
+/// For those who ask in different sessions for one secret.
+#[async_trait]
+impl SecretProvider for SecretFile {
+    async fn secret(&self, id: &str) -> Result<Option<SecretBytes>, SecretError> {
+        self.read().await.map(Some).map_err(|failure| SecretError {
+            id: id.to_owned(),
+            reason: match &failure.source {
+                Some(cause) => format!("{failure}: {cause}"),
+                None => failure.to_string(),
+            },
+        })
     }
 }
 

@@ -214,6 +214,50 @@ async fn a_pipe_is_read_once_and_answered_often() {
     }
 }
 
+/// Several daemons that build one request each ask in a session of their own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pipe_that_is_kept_is_whole_in_every_session() {
+    let (read, mut write) = std::io::pipe().expect("pipe");
+    let path = PathBuf::from(format!("/proc/self/fd/{}", read.as_raw_fd()));
+    let file = tempfile::NamedTempFile::new().expect("temp file");
+    let request = BuildRequest::new(".")
+        .secret("s", SecretSource::file(path))
+        .secret("f", SecretSource::file(file.path()));
+    let kept = Extras::keep_piped(request).await.expect("a pipe");
+    assert!(!Extras::read_once(&kept).await);
+    assert!(
+        matches!(&kept.secrets["f"], SecretSource::File(_)),
+        "it is read when it is asked for"
+    );
+    let (one, _first) = serving(&kept).await;
+    let (other, _second) = serving(&kept).await;
+    // More than a pipe holds: both ask while it is still written.
+    let wanted: Vec<u8> = (0..=u8::MAX).cycle().take(MAX_SECRET_BYTES).collect();
+    let written = wanted.clone();
+    let writing = std::thread::spawn(move || write.write_all(&written));
+    let (one, other) = tokio::join!(secret(&one, "s"), secret(&other, "s"));
+    writing.join().expect("no panic").expect("all of it was read");
+    assert!(one.expect("secret") == wanted);
+    assert!(other.expect("secret") == wanted);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pipe_that_is_kept_and_through_which_nothing_comes_is_an_error_that_names_it() {
+    let (read, write) = std::io::pipe().expect("pipe");
+    drop(write);
+    let path = PathBuf::from(format!("/proc/self/fd/{}", read.as_raw_fd()));
+    let request = BuildRequest::new(".").secret("s", SecretSource::file(&path));
+    let kept = Extras::keep_piped(request).await.expect("a pipe");
+    let (daemon, session) = serving(&kept).await;
+    let refused = secret(&daemon, "s").await.expect_err("nothing");
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    let error = session.failures().explain(BuildError::Cancelled);
+    let told = std::iter::successors(Some(&error as &dyn std::error::Error), |e| e.source());
+    let told: Vec<String> = told.map(ToString::to_string).collect();
+    let reason = format!("{}: nothing came through the pipe", path.display());
+    assert!(told.iter().any(|text| text.ends_with(&reason)), "{told:?}");
+}
+
 /// An agent that notes what reaches it and answers with `answer`, already with its length.
 fn agent(dir: &Path, answer: Vec<u8>) -> (PathBuf, mpsc::UnboundedReceiver<Vec<u8>>) {
     let path = dir.join("agent");

@@ -3,8 +3,9 @@
 use std::{
     collections::BTreeMap,
     fs,
+    io::Write as _,
     net::{TcpListener, TcpStream},
-    os::unix::fs::symlink,
+    os::unix::{fs::symlink, net::UnixListener},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
@@ -19,7 +20,7 @@ use bk_testkit::{
 };
 use serde_json::Value;
 
-use super::{Ran, bk, context, endpoints::ok, own::Own, run, text};
+use super::{Ran, bk, context, endpoints::ok, own::Own, ran, run, text};
 
 /// How long a daemon of a test's own may take to start, and to end.
 const READY: Duration = Duration::from_secs(90);
@@ -443,6 +444,90 @@ fn two_nodes_make_what_buildx_makes() {
     for target in [&place.amd, &place.arm] {
         target.supports(FEATURE);
     }
+    place.passed(test);
+}
+
+#[test]
+fn every_node_gets_the_secrets_and_the_agent() {
+    let test = "cli::every_node_gets_the_secrets_and_the_agent";
+    let dockerfile = "FROM scratch AS run\nCOPY busybox /bin/busybox\nARG TARGETARCH\n\
+         RUN --mount=type=secret,id=file,required --mount=type=secret,id=piped,required --mount=type=ssh,required \
+         [\"/bin/busybox\", \"sh\", \"-ec\", \"cd /run/secrets; /bin/busybox mkdir /out; \
+         /bin/busybox cp file /out/file; /bin/busybox cp piped /out/piped; \
+         /bin/busybox test -S $SSH_AUTH_SOCK; /bin/busybox echo $TARGETARCH > /out/arch\"]\n\
+         FROM scratch\nCOPY --from=run /out /\n";
+    let Some(place) = Place::find(test, dockerfile) else {
+        return;
+    };
+    fs::copy(&place.amd.busybox, place.context.path().join("busybox")).expect("copied");
+    let (file, agent) = (place.path("secret"), place.path("agent"));
+    fs::write(&file, "hush").expect("writable");
+    let _agent = UnixListener::bind(&agent).expect("a socket");
+    // More than a pipe holds, so that two who read from it would each get a part.
+    let piped: Vec<u8> = (0..300_000_u32)
+        .flat_map(|n| n.to_string().into_bytes())
+        .take(300_000)
+        .collect();
+    let (amd, arm) = (
+        format!("linux/amd64={}", place.amd.address),
+        format!("linux/arm64={}", place.arm.address),
+    );
+    let out = place.path("out");
+    let mut build = bk(&["build", "--progress", "plain", "--no-cache"]);
+    let mut child = build
+        .env("DOCKER_CONFIG", place.dir.path())
+        .args(["--node", &amd, "--node", &arm, "-o", text(&out)])
+        .args(["--secret", &format!("id=file,src={}", text(&file))])
+        .args(["--secret", "id=piped,src=/dev/fd/0"])
+        .args(["--ssh", &format!("default={}", text(&agent))])
+        .arg(place.context.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("bk starts");
+    let mut pipe = child.stdin.take().expect("a pipe");
+    let wanted = piped.clone();
+    let writing = thread::spawn(move || pipe.write_all(&wanted));
+    let ran = ran(child.wait_with_output().expect("bk ends"));
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    writing.join().expect("no panic").expect("all of it was read");
+    for arch in ["amd64", "arm64"] {
+        let got = out.join(format!("linux_{arch}"));
+        let read = |name: &str| fs::read(got.join(name)).expect("written");
+        assert_eq!(read("arch"), format!("{arch}\n").into_bytes());
+        assert_eq!(read("file"), b"hush");
+        assert!(read("piped") == piped, "{arch}: {} bytes", read("piped").len());
+    }
+    place.passed(test);
+}
+
+#[test]
+fn a_cache_in_a_directory_is_refused_before_anything_is_built() {
+    let test = "cli::a_cache_in_a_directory_is_refused_before_anything_is_built";
+    let Some(place) = Place::find(test, DOCKERFILE) else {
+        return;
+    };
+    let cache = place.path("cache");
+    let to = format!("type=local,dest={}", text(&cache));
+    let flags = ["-o", "type=cacheonly", "--cache-to", &to];
+    let ran = place.build(&place.arm.address, &flags);
+    assert_eq!(ran.code, Some(2), "{}", ran.err);
+    assert_eq!(
+        ran.err,
+        format!(
+            "ERROR: --cache-to: several nodes would write their caches under one name in {}, where only the last is \
+             kept\n  hint: --cache-to takes type=inline with several nodes, or else a build of each platform with a \
+             directory of its own\n",
+            cache.display()
+        )
+    );
+    assert!(!cache.exists());
+    // One of the nodes alone may write it.
+    let one = [&flags[..], &["--platform", "linux/arm64"]].concat();
+    let ran = place.build(&place.arm.address, &one);
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    assert!(cache.join("index.json").is_file());
     place.passed(test);
 }
 

@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use async_trait::async_trait;
-use bk_build::{Annotation, BuilderInfo, Output, Refusal};
+use bk_build::{Annotation, BuilderInfo, Cache, Output, Refusal};
 
 use super::*;
 
@@ -118,6 +118,13 @@ async fn what_cannot_be_put_together_is_refused_before_anything_is_sent() {
         refused(&both, delete).await,
         "--output: several nodes write into one directory, so that `mode=delete` is not possible"
     );
+    let cached = pushed()
+        .cache_to(Cache::inline())
+        .cache_to(Cache::local("/tmp/c"));
+    assert_eq!(
+        refused(&both, cached).await,
+        "--cache-to: several nodes would write their caches under one name in /tmp/c, where only the last is kept"
+    );
     let mut streamed = pushed();
     streamed.context = Context::Archive(bk_build::Archive::new("-", &b""[..]));
     assert_eq!(
@@ -182,6 +189,63 @@ async fn the_first_that_fails_cancels_the_others() {
         ["name=h:1/a", "push=true", "push-by-digest=true", "store=false"]
     );
     assert_eq!(asked[0].frontend_attrs["multi-platform"], "true");
+}
+
+#[tokio::test]
+async fn caches_that_are_not_in_a_directory_are_for_all_nodes_and_one_that_is_for_one() {
+    let bad = Fake {
+        fails: true,
+        ..Fake::default()
+    };
+    let (arm, local) = (Fake::default(), Cache::new("local").attr("dest", "/tmp/c"));
+    let both = [("linux/amd64", &bad), ("linux/arm64", &arm)];
+    let one = pushed().platform("linux/amd64").cache_to(local.clone());
+    let read = pushed().cache_from(local).cache_to(Cache::registry("h:1/c"));
+    for (request, kinds) in [(one, &["local"][..]), (read, &["registry"])] {
+        let error = group(&both)
+            .build(request, |_| EventSink::discard())
+            .await
+            .expect_err("it fails");
+        assert_eq!(error.to_string(), "node linux/amd64: no room");
+        let asked = bad.asked.lock().expect("no panic").pop().expect("one request");
+        let written: Vec<&str> = asked.cache_to.iter().map(|cache| &*cache.kind).collect();
+        assert_eq!(written, kinds);
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn what_comes_through_a_pipe_is_read_once_for_all_nodes() {
+    use std::{io::Write as _, os::fd::AsRawFd as _};
+
+    use bk_build::SecretSource;
+
+    let bad = Fake {
+        fails: true,
+        ..Fake::default()
+    };
+    let good = Fake::default();
+    let (read, mut write) = std::io::pipe().expect("a pipe");
+    write.write_all(b"piped").expect("writable");
+    drop(write);
+    let path = format!("/dev/fd/{}", read.as_raw_fd());
+    let request = pushed()
+        .secret("piped", SecretSource::file(path))
+        .secret("file", SecretSource::file("/etc/hostname"));
+    let error = group(&[("linux/amd64", &good), ("linux/arm64", &bad)])
+        .build(request, |_| EventSink::discard())
+        .await
+        .expect_err("it fails");
+    assert_eq!(error.to_string(), "node linux/arm64: no room");
+    for node in [good, bad] {
+        let asked = node.asked.lock().expect("no panic").pop().expect("one request");
+        let SecretSource::Provider(piped) = &asked.secrets["piped"] else {
+            panic!("{asked:?}");
+        };
+        let bytes = piped.secret("piped").await.expect("read").expect("a secret");
+        assert_eq!(bytes.expose(), b"piped");
+        assert!(matches!(&asked.secrets["file"], SecretSource::File(_)));
+    }
 }
 
 #[tokio::test]
