@@ -22,11 +22,11 @@ use url::form_urlencoded::Serializer;
 use crate::{
     backend::DockerBackend,
     daemon::{ApiVersion, Daemon},
-    endpoint::Endpoint,
     engine,
     http1::{Connection, empty},
     limits::{ADMIN_ANSWER, ADMIN_WORK, MAX_CACHE_LIST, MAX_LINE},
     route::DockerRoute,
+    site::Site,
 };
 
 /// The newest API whose list of the build cache has this shape; later ones have another.
@@ -40,7 +40,7 @@ const UNIMPLEMENTED: i32 = 12;
 
 /// Looks after the BuildKit inside an engine.
 pub(crate) struct EngineAdmin {
-    endpoint: Endpoint,
+    site: Site,
     daemon: Daemon,
     info: bk_build::BuilderInfo,
     route: DockerRoute,
@@ -59,7 +59,7 @@ impl EngineAdmin {
     /// By the engine's own API alone.
     pub(crate) fn alone(backend: &DockerBackend) -> Self {
         Self {
-            endpoint: backend.endpoint.clone(),
+            site: backend.site.clone(),
             daemon: backend.daemon.clone(),
             info: bk_build::ImageBuilder::info(backend),
             route: backend.route(),
@@ -85,11 +85,11 @@ impl EngineAdmin {
         time: Duration,
         limit: usize,
     ) -> Result<Value, BuildError> {
-        let asking = engine::json_of(&self.endpoint, method, path, limit);
+        let asking = engine::json_of(&self.site, method, path, limit);
         tokio::time::timeout(time, asking).await.unwrap_or_else(|_| {
             let path = path.split('?').next().unwrap_or(path);
             Err(BuildError::Timeout {
-                what: format!("an answer to {path} from {}", self.endpoint),
+                what: format!("an answer to {path} from {}", self.site),
                 after: time,
             })
         })
@@ -344,17 +344,17 @@ impl Administration for EngineAdmin {
         }
         let pinging = async {
             let begun = Instant::now();
-            let mut connection = Connection::open(&self.endpoint).await?;
+            let mut connection = Connection::open(&self.site).await?;
             let connected = begun.elapsed();
             let sent = connection.send(Method::GET, "/_ping", &[], empty()).await;
-            sent.map_err(|e| crate::http1::lost(&self.endpoint.to_string(), e))?;
+            sent.map_err(|e| crate::http1::lost(&self.site.to_string(), e))?;
             Ok(Pong::new(connected, begun.elapsed().saturating_sub(connected)))
         };
         tokio::time::timeout(ADMIN_ANSWER, pinging)
             .await
             .unwrap_or_else(|_| {
                 Err(BuildError::Timeout {
-                    what: format!("an answer to /_ping from {}", self.endpoint),
+                    what: format!("an answer to /_ping from {}", self.site),
                     after: ADMIN_ANSWER,
                 })
             })

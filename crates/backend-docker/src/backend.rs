@@ -20,18 +20,18 @@ use crate::{
     endpoint::Endpoint,
     push,
     route::{self, DockerRoute},
+    site::Site,
 };
 
 /// An engine that was asked who it is, and a route to the BuildKit inside it. Cheap to clone; clones share nothing that
 /// a build could block.
 #[derive(Clone)]
 pub struct DockerBackend {
-    pub(crate) endpoint: Endpoint,
+    pub(crate) site: Site,
     pub(crate) daemon: Daemon,
     pub(crate) credentials: Arc<dyn CredentialProvider>,
     docker: Docker,
     route: DockerRoute,
-    headers: CallHeaders,
 }
 
 impl DockerBackend {
@@ -64,8 +64,8 @@ impl DockerBackend {
         Self::connect_with_headers(endpoint, route, credentials, CallHeaders::new()).await
     }
 
-    /// [`connect_to`](Self::connect_to), with headers for every gRPC call, the first one and those that are no builds
-    /// included. Without a meaning on the routes `build` and `tar`.
+    /// [`connect_to`](Self::connect_to), with headers for every request: gRPC calls and those of Docker's own API, the
+    /// first question and what is no build included.
     ///
     /// # Errors
     /// As [`connect`](Self::connect), and [`BuildError::Input`] when a header is not allowed.
@@ -76,8 +76,9 @@ impl DockerBackend {
         headers: CallHeaders,
     ) -> Result<Self, BuildError> {
         headers.check()?;
-        let docker = daemon::client(&endpoint)?;
-        Self::settle(docker, endpoint, route, credentials, headers).await
+        let site = Site { endpoint, headers };
+        let docker = daemon::client(&site)?;
+        Self::settle(docker, site, route, credentials).await
     }
 
     /// [`connect`](Self::connect) for a program that has a [`Docker`] client already. `endpoint` must be where that
@@ -91,27 +92,33 @@ impl DockerBackend {
         route: DockerRoute,
         credentials: Arc<dyn CredentialProvider>,
     ) -> Result<Self, BuildError> {
-        Self::settle(docker, endpoint, route, credentials, CallHeaders::new()).await
+        Self::settle(docker, endpoint.into(), route, credentials).await
     }
 
     async fn settle(
         docker: Docker,
-        endpoint: Endpoint,
+        site: Site,
         route: DockerRoute,
         credentials: Arc<dyn CredentialProvider>,
-        headers: CallHeaders,
     ) -> Result<Self, BuildError> {
-        let (daemon, docker) = daemon::ask(&endpoint, docker).await?;
-        let info = info(&endpoint, &daemon);
-        let route = route::choose(route, &endpoint, &info, &headers, &daemon).await?;
+        let (daemon, docker) = daemon::ask(&site, docker).await?;
+        let info = info(&site.endpoint, &daemon);
+        let route = route::choose(route, &site, &info, &daemon).await?;
         Ok(Self {
-            endpoint,
+            site,
             daemon,
             credentials,
             docker,
             route,
-            headers,
         })
+    }
+
+    /// The same with more headers for every request. What it is asked for by [`docker`](Self::docker) keeps those it had.
+    fn with(&self, headers: &CallHeaders) -> Self {
+        Self {
+            site: self.site.and(headers),
+            ..self.clone()
+        }
     }
 
     /// A client for the rest of Docker's API on the same engine, at an API version that both sides know.
@@ -131,7 +138,8 @@ impl DockerBackend {
         build_ref: &str,
         events: &EventSink,
     ) -> Result<BuildOutcome, BuildError> {
-        if let Some(text) = self.endpoint.warning() {
+        request.headers.check()?;
+        if let Some(text) = self.site.endpoint.warning() {
             let warning = Warning::new(WarningKind::Client, text);
             events.emit(BuildEvent::Warning(warning)).await;
         }
@@ -160,19 +168,11 @@ impl DockerBackend {
     /// Opens byte streams to the BuildKit inside the engine, for programs that speak its API themselves; `None` on the routes
     /// `build` and `tar`, which have no such stream. Sessions attach through `Control/Session` then.
     pub fn dialer(&self) -> Option<Arc<dyn Dialer>> {
-        let (endpoint, info, headers) = (self.endpoint.clone(), self.info(), self.headers.clone());
+        let (site, info) = (self.site.clone(), self.info());
         match self.route {
-            DockerRoute::H2c => Some(Arc::new(H2c {
-                endpoint,
-                info,
-                headers,
-            })),
+            DockerRoute::H2c => Some(Arc::new(H2c { site, info })),
             DockerRoute::Build | DockerRoute::Tar => None,
-            DockerRoute::Auto | DockerRoute::Grpc => Some(Arc::new(Grpc {
-                endpoint,
-                info,
-                headers,
-            })),
+            DockerRoute::Auto | DockerRoute::Grpc => Some(Arc::new(Grpc { site, info })),
         }
     }
 
@@ -193,7 +193,7 @@ impl DockerBackend {
 
     /// Where the engine listens.
     pub fn endpoint(&self) -> &Endpoint {
-        &self.endpoint
+        &self.site.endpoint
     }
 }
 
@@ -210,13 +210,15 @@ fn info(endpoint: &Endpoint, daemon: &Daemon) -> BuilderInfo {
 impl ImageBuilder for DockerBackend {
     async fn build(&self, request: BuildRequest, events: EventSink) -> Result<BuildOutcome, BuildError> {
         let build_ref = Id::random().to_string();
-        let build = Box::pin(self.build_and_push(request, &build_ref, &events));
+        let own = self.with(&request.headers);
+        let build = Box::pin(own.build_and_push(request, &build_ref, &events));
         with_start_and_end(self.info(), &build_ref, &events, build).await
     }
 
     async fn check(&self, request: &BuildRequest) -> Result<(), BuildError> {
-        let mut request = request.clone();
-        push::take(self, &mut request).await?;
+        request.headers.check()?;
+        let (own, mut request) = (self.with(&request.headers), request.clone());
+        push::take(&own, &mut request).await?;
         let options = SolveOptions::new(ImageExporter::Moby, self.credentials.clone());
         match self.route {
             DockerRoute::Build | DockerRoute::Tar => build::check(self, &request).await,
@@ -231,7 +233,8 @@ impl ImageBuilder for DockerBackend {
         events: EventSink,
     ) -> Result<CallAnswer, BuildError> {
         let options = SolveOptions::new(ImageExporter::Moby, self.credentials.clone());
-        match self.dialer() {
+        request.headers.check()?;
+        match self.with(&request.headers).dialer() {
             Some(dialer) => bk_solve::call(&*dialer, &options, request, call, events).await,
             None => {
                 let route = self.route.name();
@@ -244,24 +247,25 @@ impl ImageBuilder for DockerBackend {
     }
 
     fn administration(&self, options: AdminOptions) -> Option<Arc<dyn Administration>> {
-        Some(match self.dialer() {
+        let own = self.with(&options.headers);
+        Some(match own.dialer() {
             Some(dialer) => Arc::new(EngineAdmin::control(
-                self,
+                &own,
                 ControlAdmin::over(dialer).options(options),
             )),
-            None => Arc::new(EngineAdmin::alone(self)),
+            None => Arc::new(EngineAdmin::alone(&own)),
         })
     }
 
     fn info(&self) -> BuilderInfo {
-        info(&self.endpoint, &self.daemon).route(self.route.name())
+        info(&self.site.endpoint, &self.daemon).route(self.route.name())
     }
 }
 
 impl std::fmt::Debug for DockerBackend {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("DockerBackend")
-            .field("endpoint", &self.endpoint)
+            .field("endpoint", &self.site.endpoint)
             .field("daemon", &self.daemon)
             .field("route", &self.route)
             .finish_non_exhaustive()

@@ -8,8 +8,8 @@ use bollard::{API_DEFAULT_VERSION, BollardRequest, Docker};
 use http::{HeaderMap, Method, StatusCode};
 
 use crate::{
-    endpoint::Endpoint,
     http1::{self, Connection, SendError, empty, error_message},
+    site::Site,
 };
 
 /// A version of Docker's API, such as 1.41.
@@ -69,19 +69,19 @@ struct Pong {
     os: String,
 }
 
-/// Makes a client for Docker's API whose requests go where `endpoint` says, each on a connection of its own. Nothing is
+/// Makes a client for Docker's API whose requests go where `site` says, each on a connection of its own. Nothing is
 /// sent.
 ///
 /// # Errors
 /// [`BuildError::Connect`] when the client refuses its settings.
-pub(crate) fn client(endpoint: &Endpoint) -> Result<Docker, BuildError> {
-    let (whole, address) = (endpoint.clone(), format!("http://{}", endpoint.host_header()));
+pub(crate) fn client(site: &Site) -> Result<Docker, BuildError> {
+    let (whole, address) = (site.clone(), format!("http://{}", site.endpoint.host_header()));
     let transport = move |request: BollardRequest| {
-        let endpoint = whole.clone();
-        async move { Box::pin(http1::forward(&endpoint, request)).await }
+        let site = whole.clone();
+        async move { Box::pin(http1::forward(&site, request)).await }
     };
     Docker::connect_with_custom_transport(transport, Some(address), bollard_timeout(), API_DEFAULT_VERSION)
-        .map_err(|e| ConnectError::single(endpoint.to_string(), chain(&e)).into())
+        .map_err(|e| ConnectError::single(site.to_string(), chain(&e)).into())
 }
 
 /// Seconds that one request of that client may take; builds do not go through it. Its own default.
@@ -89,12 +89,12 @@ fn bollard_timeout() -> u64 {
     120
 }
 
-/// Asks who listens at `endpoint`, and lets `docker` settle on an API version that both sides know.
+/// Asks who listens at `site`, and lets `docker` settle on an API version that both sides know.
 ///
 /// # Errors
 /// [`BuildError::Connect`] when nobody listens or something else does, [`BuildError::Timeout`] when nothing comes.
-pub(crate) async fn ask(endpoint: &Endpoint, docker: Docker) -> Result<(Daemon, Docker), BuildError> {
-    let pong = deadline(endpoint, ping(endpoint)).await?;
+pub(crate) async fn ask(site: &Site, docker: Docker) -> Result<(Daemon, Docker), BuildError> {
+    let pong = deadline(site, ping(site)).await?;
     let asking = async {
         let docker = docker.negotiate_version().await?;
         let version = docker.version().await?;
@@ -102,11 +102,11 @@ pub(crate) async fn ask(endpoint: &Endpoint, docker: Docker) -> Result<(Daemon, 
     };
     let asking = async {
         asking.await.map_err(|e: bollard::errors::Error| {
-            let error = not_docker(endpoint, &format!("GET /version: {}", chain(&e)));
+            let error = not_docker(site, &format!("GET /version: {}", chain(&e)));
             BuildError::from(error.obstacle(Obstacle::of(&e)))
         })
     };
-    let (docker, version) = deadline(endpoint, asking).await?;
+    let (docker, version) = deadline(site, asking).await?;
     let used = docker.client_version();
     let daemon = Daemon {
         version: version.version.unwrap_or_default(),
@@ -122,13 +122,13 @@ pub(crate) async fn ask(endpoint: &Endpoint, docker: Docker) -> Result<(Daemon, 
 }
 
 async fn deadline<T>(
-    endpoint: &Endpoint,
+    site: &Site,
     work: impl Future<Output = Result<T, BuildError>>,
 ) -> Result<T, BuildError> {
-    let after = endpoint.connect_timeout();
+    let after = site.endpoint.connect_timeout();
     tokio::time::timeout(after, work).await.unwrap_or_else(|_| {
         Err(BuildError::Timeout {
-            what: format!("an answer from {endpoint}"),
+            what: format!("an answer from {site}"),
             after,
         })
     })
@@ -138,8 +138,8 @@ async fn deadline<T>(
 const WANTS_TLS: &str = "what listens there speaks TLS; name its authority with --tlscacert or --tlsdir, or set \
                          DOCKER_TLS_VERIFY and DOCKER_CERT_PATH";
 
-async fn ping(endpoint: &Endpoint) -> Result<Pong, BuildError> {
-    let mut connection = Connection::open(endpoint).await?;
+async fn ping(site: &Site) -> Result<Pong, BuildError> {
+    let mut connection = Connection::open(site).await?;
     let response = match connection.send(Method::GET, "/_ping", &[], empty()).await {
         Ok(response) => response,
         Err(SendError::Invalid(e)) => {
@@ -147,25 +147,21 @@ async fn ping(endpoint: &Endpoint) -> Result<Pong, BuildError> {
         }
         Err(SendError::Transport(e)) if e.is_parse() => {
             return Err(not_docker(
-                endpoint,
+                site,
                 "what answers there does not speak HTTP/1.1 (buildkitd, for one, does not)",
             )
             .into());
         }
         Err(SendError::Transport(e)) if e.is_incomplete_message() => {
-            return Err(not_docker(endpoint, "the connection was closed without an answer").into());
+            return Err(not_docker(site, "the connection was closed without an answer").into());
         }
         Err(SendError::Transport(e)) => {
-            return Err(not_docker(endpoint, &chain(&e)).obstacle(Obstacle::of(&e)).into());
+            return Err(not_docker(site, &chain(&e)).obstacle(Obstacle::of(&e)).into());
         }
     };
     let (status, headers) = (response.status(), response.headers().clone());
     if header(&headers, "libpod-api-version").is_some() {
-        return Err(not_docker(
-            endpoint,
-            "Podman answers there, whose build API is not BuildKit's",
-        )
-        .into());
+        return Err(not_docker(site, "Podman answers there, whose build API is not BuildKit's").into());
     }
     match header(&headers, "api-version").as_deref().map(ApiVersion::parse) {
         Some(Some(api)) if status == StatusCode::OK => Ok(Pong {
@@ -175,7 +171,7 @@ async fn ping(endpoint: &Endpoint) -> Result<Pong, BuildError> {
         Some(_) => {
             let said = error_message(response).await;
             Err(ConnectError::single(
-                endpoint.to_string(),
+                site.to_string(),
                 format!("the daemon refuses to be asked: {said}"),
             )
             .into())
@@ -183,13 +179,13 @@ async fn ping(endpoint: &Endpoint) -> Result<Pong, BuildError> {
         None if status == StatusCode::BAD_REQUEST => {
             let said = error_message(response).await;
             Err(match said.contains("HTTPS server") {
-                true => ConnectError::single(endpoint.to_string(), WANTS_TLS).obstacle(Obstacle::WantsTls),
-                false => not_docker(endpoint, &said),
+                true => ConnectError::single(site.to_string(), WANTS_TLS).obstacle(Obstacle::WantsTls),
+                false => not_docker(site, &said),
             }
             .into())
         }
         None => Err(not_docker(
-            endpoint,
+            site,
             &format!("an HTTP server answers there that does not know /_ping (HTTP {status})"),
         )
         .into()),
@@ -200,24 +196,25 @@ fn header(headers: &HeaderMap, name: &str) -> Option<String> {
     headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned)
 }
 
-fn not_docker(endpoint: &Endpoint, why: &str) -> ConnectError {
+fn not_docker(site: &Site, why: &str) -> ConnectError {
     // Whether the request or the connection meets the end first is chance; the cause is the same.
     let why = why.strip_prefix("operation was canceled: ").unwrap_or(why);
-    ConnectError::single(
-        endpoint.to_string(),
-        format!("this is not a Docker Engine: {why}"),
-    )
+    ConnectError::single(site.to_string(), format!("this is not a Docker Engine: {why}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Engine, Reply};
+    use crate::{
+        endpoint::Endpoint,
+        testing::{Engine, Reply},
+    };
 
     async fn who(engine: &Engine) -> Result<Daemon, BuildError> {
         let endpoint: Endpoint = engine.address().parse()?;
-        let docker = client(&endpoint)?;
-        ask(&endpoint, docker).await.map(|(daemon, _)| daemon)
+        let site = endpoint.into();
+        let docker = client(&site)?;
+        ask(&site, docker).await.map(|(daemon, _)| daemon)
     }
 
     #[tokio::test]

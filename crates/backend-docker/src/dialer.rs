@@ -7,30 +7,26 @@ use bk_build::{BuildError, BuilderInfo, CallHeaders};
 use bk_session::SessionHeaders;
 use bk_solve::{BoxedIo, Dialer};
 
-use crate::{
-    endpoint::{Endpoint, Speaks},
-    http1::upgrade,
-};
+use crate::{endpoint::Speaks, http1::upgrade, site::Site};
 
 /// HTTP/2 with prior knowledge on the API socket; the session goes through `Control/Session`.
 pub(crate) struct H2c {
-    pub(crate) endpoint: Endpoint,
+    pub(crate) site: Site,
     pub(crate) info: BuilderInfo,
-    pub(crate) headers: CallHeaders,
 }
 
 #[async_trait]
 impl Dialer for H2c {
     async fn control(&self) -> Result<BoxedIo, BuildError> {
-        self.endpoint.dial_for(Speaks::Http2).await
+        self.site.endpoint.dial_for(Speaks::Http2).await
     }
 
     fn headers(&self) -> CallHeaders {
-        self.headers.clone()
+        self.site.headers.clone()
     }
 
     fn connect_timeout(&self) -> Duration {
-        self.endpoint.connect_timeout()
+        self.site.endpoint.connect_timeout()
     }
 
     fn info(&self) -> BuilderInfo {
@@ -40,27 +36,26 @@ impl Dialer for H2c {
 
 /// `POST /grpc`, upgraded, and beside it `POST /session`, upgraded.
 pub(crate) struct Grpc {
-    pub(crate) endpoint: Endpoint,
+    pub(crate) site: Site,
     pub(crate) info: BuilderInfo,
-    pub(crate) headers: CallHeaders,
 }
 
 #[async_trait]
 impl Dialer for Grpc {
     async fn control(&self) -> Result<BoxedIo, BuildError> {
-        upgrade(&self.endpoint, "/grpc", &[]).await
+        upgrade(&self.site, "/grpc", &[]).await
     }
 
     async fn session(&self, headers: &SessionHeaders) -> Result<Option<BoxedIo>, BuildError> {
-        session(&self.endpoint, headers).await.map(Some)
+        session(&self.site, headers).await.map(Some)
     }
 
     fn headers(&self) -> CallHeaders {
-        self.headers.clone()
+        self.site.headers.clone()
     }
 
     fn connect_timeout(&self) -> Duration {
-        self.endpoint.connect_timeout()
+        self.site.endpoint.connect_timeout()
     }
 
     fn info(&self) -> BuilderInfo {
@@ -69,7 +64,7 @@ impl Dialer for Grpc {
 }
 
 /// Attaches a session by `POST /session`: the stream on which the daemon calls back.
-pub(crate) async fn session(endpoint: &Endpoint, headers: &SessionHeaders) -> Result<BoxedIo, BuildError> {
+pub(crate) async fn session(site: &Site, headers: &SessionHeaders) -> Result<BoxedIo, BuildError> {
     let headers: Vec<_> = headers.iter().collect();
-    upgrade(endpoint, "/session", &headers).await
+    upgrade(site, "/session", &headers).await
 }

@@ -10,29 +10,29 @@ use hyper::body::Incoming;
 use serde_json::Value;
 
 use crate::{
-    endpoint::Endpoint,
     http1::{Body, Connection, SendError, empty, error_message, grpc_code, lost},
     limits::MAX_LINE,
+    site::Site,
 };
 
 /// Sends one request; the answer's head tells whether it was taken. The connection must live as long as the answer.
 pub(crate) async fn call(
-    endpoint: &Endpoint,
+    site: &Site,
     method: Method,
     path: &str,
     headers: &[(&str, &str)],
     body: Body,
 ) -> Result<(Connection, Response<Incoming>), BuildError> {
-    let mut connection = Connection::open(endpoint).await?;
+    let mut connection = Connection::open(site).await?;
     match connection.send(method, path, headers, body).await {
         Ok(response) => Ok((connection, response)),
-        Err(e) => Err(lost(&endpoint.to_string(), e)),
+        Err(e) => Err(lost(&site.to_string(), e)),
     }
 }
 
 /// Sends a request without a body whose answer is a success or an error. `None` when there is no such thing.
-pub(crate) async fn plain(endpoint: &Endpoint, method: Method, path: &str) -> Result<Option<()>, BuildError> {
-    let (_connection, response) = call(endpoint, method, path, &[], empty()).await?;
+pub(crate) async fn plain(site: &Site, method: Method, path: &str) -> Result<Option<()>, BuildError> {
+    let (_connection, response) = call(site, method, path, &[], empty()).await?;
     match response.status() {
         StatusCode::NOT_FOUND => Ok(None),
         status if status.is_success() => Ok(Some(())),
@@ -41,18 +41,18 @@ pub(crate) async fn plain(endpoint: &Endpoint, method: Method, path: &str) -> Re
 }
 
 /// Sends a request without a body and returns the JSON of its answer.
-pub(crate) async fn json(endpoint: &Endpoint, path: &str) -> Result<Value, BuildError> {
-    json_of(endpoint, Method::GET, path, MAX_LINE).await
+pub(crate) async fn json(site: &Site, path: &str) -> Result<Value, BuildError> {
+    json_of(site, Method::GET, path, MAX_LINE).await
 }
 
 /// Sends a request without a body and returns the JSON of its answer, which may take so many bytes.
 pub(crate) async fn json_of(
-    endpoint: &Endpoint,
+    site: &Site,
     method: Method,
     path: &str,
     limit: usize,
 ) -> Result<Value, BuildError> {
-    let (_connection, response) = call(endpoint, method, path, &[], empty()).await?;
+    let (_connection, response) = call(site, method, path, &[], empty()).await?;
     if response.status() != StatusCode::OK {
         return Err(refused(path, response).await);
     }
@@ -76,7 +76,7 @@ async fn refused(path: &str, response: Response<Incoming>) -> BuildError {
 
 /// Reads an answer of JSON objects, a line each, to its end. An object that tells an error ends it.
 pub(crate) async fn lines(
-    endpoint: &Endpoint,
+    site: &Site,
     path: &str,
     response: Response<Incoming>,
     mut each: impl FnMut(&Value),
@@ -94,7 +94,7 @@ pub(crate) async fn lines(
                     buffer.extend_from_slice(data);
                 }
             }
-            Some(Err(e)) => return Err(lost(&endpoint.to_string(), SendError::Transport(e))),
+            Some(Err(e)) => return Err(lost(&site.to_string(), SendError::Transport(e))),
             None => ended = true,
         }
         loop {

@@ -5,7 +5,7 @@
 
 use std::{io, time::Duration};
 
-use bk_build::{BuildError, ConnectError, Obstacle, Refusal, SessionLost};
+use bk_build::{BuildError, CallHeaders, ConnectError, Obstacle, Refusal, SessionLost};
 use bk_session::exec::TaskOwner;
 use bk_solve::{BoxedIo, chain};
 use bollard::BollardRequest;
@@ -17,7 +17,7 @@ use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use tokio::sync::oneshot;
 
-use crate::{endpoint::Endpoint, limits::MAX_ERROR_BODY};
+use crate::{limits::MAX_ERROR_BODY, site::Site};
 
 /// Why a request's body ended early.
 pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -36,18 +36,19 @@ pub(crate) fn empty() -> Body {
 pub(crate) struct Connection {
     sender: http1::SendRequest<Body>,
     host: String,
+    headers: CallHeaders,
     owner: TaskOwner,
     /// Why the connection failed, if it did.
     ended: oneshot::Receiver<hyper::Error>,
 }
 
 impl Connection {
-    /// Dials `endpoint`.
-    pub(crate) async fn open(endpoint: &Endpoint) -> Result<Self, BuildError> {
-        let io = endpoint.dial().await?;
+    /// Dials the engine.
+    pub(crate) async fn open(site: &Site) -> Result<Self, BuildError> {
+        let io = site.endpoint.dial().await?;
         let (sender, connection) = http1::handshake(TokioIo::new(io))
             .await
-            .map_err(|e| failed(endpoint, "", &e))?;
+            .map_err(|e| failed(site, "", &e))?;
         let owner = TaskOwner::new();
         let (tell, ended) = oneshot::channel();
         owner.executor().spawn(async move {
@@ -58,7 +59,8 @@ impl Connection {
         });
         Ok(Self {
             sender,
-            host: endpoint.host_header(),
+            host: site.endpoint.host_header(),
+            headers: site.headers.clone(),
             owner,
             ended,
         })
@@ -83,7 +85,10 @@ impl Connection {
             .method(method)
             .uri(path)
             .header(header::HOST, &self.host);
-        for (name, value) in headers {
+        // What Docker's API itself needs goes before.
+        let is_taken = |name: &str| headers.iter().any(|(own, _)| own.eq_ignore_ascii_case(name));
+        let added = self.headers.iter().filter(|(name, _)| !is_taken(name));
+        for (name, value) in headers.iter().copied().chain(added) {
             // Repeated names stay repeated lines.
             request = request.header(
                 HeaderName::from_bytes(name.as_bytes())?,
@@ -102,12 +107,12 @@ impl Connection {
 /// Sends a request of Docker's own client on a connection of its own, which ends with the answer.
 ///
 /// # Errors
-/// [`bollard::errors::Error`] with what [`Endpoint::dial`] says, or what went wrong on the way.
+/// [`bollard::errors::Error`] with what dialling says, or what went wrong on the way.
 pub(crate) async fn forward(
-    endpoint: &Endpoint,
+    site: &Site,
     request: BollardRequest,
 ) -> Result<Response<Incoming>, bollard::errors::Error> {
-    let io = endpoint.dial().await.map_err(io::Error::other)?;
+    let io = site.endpoint.dial().await.map_err(io::Error::other)?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(io))
         .await
         .map_err(io::Error::other)?;
@@ -118,8 +123,13 @@ pub(crate) async fn forward(
     parts.uri = path
         .parse()
         .map_err(|e: http::uri::InvalidUri| io::Error::other(e))?;
-    let host = HeaderValue::from_str(&endpoint.host_header()).map_err(io::Error::other)?;
+    let host = HeaderValue::from_str(&site.endpoint.host_header()).map_err(io::Error::other)?;
     parts.headers.insert(header::HOST, host);
+    for (name, value) in site.headers.iter() {
+        let name = HeaderName::from_bytes(name.as_bytes()).map_err(io::Error::other)?;
+        let value = HeaderValue::from_str(value).map_err(io::Error::other)?;
+        parts.headers.entry(name).or_insert(value);
+    }
     sender
         .send_request(Request::from_parts(parts, body))
         .await
@@ -163,10 +173,9 @@ impl From<header::InvalidHeaderValue> for SendError {
     }
 }
 
-/// What `error` means for the way to `endpoint`, with `what` was being done in front.
-fn failed(endpoint: &Endpoint, what: &str, error: &hyper::Error) -> ConnectError {
-    ConnectError::single(endpoint.to_string(), format!("{what}{}", chain(error)))
-        .obstacle(Obstacle::of(error))
+/// What `error` means for the way to `site`, with `what` was being done in front.
+fn failed(site: &Site, what: &str, error: &hyper::Error) -> ConnectError {
+    ConnectError::single(site.to_string(), format!("{what}{}", chain(error))).obstacle(Obstacle::of(error))
 }
 
 /// Upgrades a connection of its own to a raw byte stream by `POST path`, with a deadline.
@@ -175,12 +184,12 @@ fn failed(endpoint: &Endpoint, what: &str, error: &hyper::Error) -> ConnectError
 /// [`BuildError::Connect`] or [`BuildError::Timeout`] when nothing or something else answers, [`BuildError::Refused`]
 /// with Docker's message when it answers anything but `101`.
 pub(crate) async fn upgrade(
-    endpoint: &Endpoint,
+    site: &Site,
     path: &str,
     headers: &[(&str, &str)],
 ) -> Result<BoxedIo, BuildError> {
     let upgrading = async {
-        let mut connection = Connection::open(endpoint).await?;
+        let mut connection = Connection::open(site).await?;
         let mut all = vec![("connection", "Upgrade"), ("upgrade", PROTOCOL)];
         all.extend_from_slice(headers);
         let response = match connection.send(Method::POST, path, &all, empty()).await {
@@ -191,7 +200,7 @@ pub(crate) async fn upgrade(
                 )));
             }
             Err(SendError::Transport(e)) => {
-                return Err(failed(endpoint, &format!("POST {path}: "), &e).into());
+                return Err(failed(site, &format!("POST {path}: "), &e).into());
             }
         };
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
@@ -205,12 +214,12 @@ pub(crate) async fn upgrade(
         }
         let stream = hyper::upgrade::on(response)
             .await
-            .map_err(|e| failed(endpoint, &format!("POST {path}: "), &e))?;
+            .map_err(|e| failed(site, &format!("POST {path}: "), &e))?;
         Ok(Box::new(TokioIo::new(stream)) as BoxedIo)
     };
-    let after = endpoint.connect_timeout();
+    let after = site.endpoint.connect_timeout();
     tokio::time::timeout(after, upgrading).await.unwrap_or_else(|_| {
-        let what = format!("an answer to POST {path} from {endpoint}");
+        let what = format!("an answer to POST {path} from {site}");
         Err(BuildError::Timeout { what, after })
     })
 }
@@ -261,10 +270,14 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
-    use crate::testing::{Engine, Reply};
+    use crate::{
+        endpoint::Endpoint,
+        testing::{Engine, Reply},
+    };
 
-    fn endpoint(engine: &Engine) -> Endpoint {
-        engine.address().parse().expect("endpoint")
+    fn site(engine: &Engine) -> Site {
+        let endpoint: Endpoint = engine.address().parse().expect("endpoint");
+        endpoint.into()
     }
 
     #[tokio::test]
@@ -275,7 +288,7 @@ mod tests {
             ("X-Docker-Expose-Session-Grpc-Method", "/a/B"),
             ("X-Docker-Expose-Session-Grpc-Method", "/c/D"),
         ];
-        let mut stream = upgrade(&endpoint(&engine), "/session", &headers)
+        let mut stream = upgrade(&site(&engine), "/session", &headers)
             .await
             .expect("upgraded");
         let mut got = [0; PREFACE.len()];
@@ -307,9 +320,24 @@ mod tests {
         );
     }
 
+    #[tokio::test]
+    async fn what_the_api_needs_goes_before_what_a_program_adds() {
+        let engine = Engine::start(|_| Reply::Hold(Reply::switch(b"")));
+        let mut added = CallHeaders::new();
+        added.set("x-key", "k");
+        added.set("x-registry-auth", "added");
+        let site = site(&engine).and(&added);
+        let upgraded = upgrade(&site, "/session", &[("X-Registry-Auth", "own")]).await;
+        upgraded.map(drop).expect("upgraded");
+        let head = engine.heads().concat().to_ascii_lowercase();
+        assert!(head.contains("\r\nx-registry-auth: own\r\n"), "{head}");
+        assert!(head.contains("\r\nx-key: k\r\n"), "{head}");
+        assert!(!head.contains("added"), "{head}");
+    }
+
     async fn refused(reply: Reply) -> BuildError {
         let engine = Engine::start(move |_| reply.clone());
-        upgrade(&endpoint(&engine), "/session", &[])
+        upgrade(&site(&engine), "/session", &[])
             .await
             .err()
             .expect("must fail")

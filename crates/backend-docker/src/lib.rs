@@ -31,6 +31,7 @@ pub mod limits;
 mod load;
 mod push;
 mod route;
+mod site;
 #[cfg(test)]
 mod testing;
 

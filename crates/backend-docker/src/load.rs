@@ -15,18 +15,21 @@ use crate::{
     engine,
     http1::{Body, BodyError},
     limits::CLOSE_GRACE,
+    site::Site,
 };
 
 /// Loads images into the engine at an endpoint. Nothing is opened before there is one to load.
 #[derive(Clone, Debug)]
 pub struct EngineLoader {
-    endpoint: Endpoint,
+    site: Site,
 }
 
 impl EngineLoader {
     /// Loads into the engine at `endpoint`.
     pub fn new(endpoint: Endpoint) -> Self {
-        Self { endpoint }
+        Self {
+            site: endpoint.into(),
+        }
     }
 
     /// Whether the engine has the image under one of its digests; it then gets its names.
@@ -36,15 +39,12 @@ impl EngineLoader {
                 continue;
             }
             let path = format!("/images/{id}/json");
-            if engine::plain(&self.endpoint, Method::GET, &path).await?.is_none() {
+            if engine::plain(&self.site, Method::GET, &path).await?.is_none() {
                 continue;
             }
             for name in info.names() {
                 let path = format!("/images/{id}/tag?{}", tag_query(name));
-                if engine::plain(&self.endpoint, Method::POST, &path)
-                    .await?
-                    .is_none()
-                {
+                if engine::plain(&self.site, Method::POST, &path).await?.is_none() {
                     // Removed meanwhile.
                     return Ok(false);
                 }
@@ -65,8 +65,8 @@ impl ImageLoader for EngineLoader {
         let frames = archive.map(|piece| piece.map(Frame::data).map_err(BodyError::from));
         let body: Body = BodyExt::boxed_unsync(StreamBody::new(frames));
         let headers = [("content-type", "application/x-tar")];
-        let (connection, response) = engine::call(&self.endpoint, Method::POST, PATH, &headers, body).await?;
-        let loaded = engine::lines(&self.endpoint, PATH, response, |_| ()).await;
+        let (connection, response) = engine::call(&self.site, Method::POST, PATH, &headers, body).await?;
+        let loaded = engine::lines(&self.site, PATH, response, |_| ()).await;
         connection.close(CLOSE_GRACE).await;
         loaded.map(|()| Loaded::Sent)
     }

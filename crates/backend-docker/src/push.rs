@@ -78,7 +78,7 @@ fn is_plain(byte: u8) -> bool {
 /// Whether the engine's images are in containerd.
 pub(crate) async fn keeps_manifests(backend: &DockerBackend) -> Result<bool, BuildError> {
     let path = format!("/v{}/info", backend.daemon.used_api);
-    let info = engine::json(&backend.endpoint, &path).await?;
+    let info = engine::json(&backend.site, &path).await?;
     let status = info.get("DriverStatus").and_then(Value::as_array);
     Ok(status.into_iter().flatten().any(|pair| {
         let text = |at: usize| pair.get(at).and_then(Value::as_str);
@@ -148,10 +148,9 @@ async fn push(
     let tag: String = form_urlencoded::byte_serialize(tag.unwrap_or("latest").as_bytes()).collect();
     let path = format!("/v{}/images/{repo}/push?tag={tag}", backend.daemon.used_api);
     let headers = [("x-registry-auth", auth.as_str())];
-    let (connection, response) =
-        engine::call(&backend.endpoint, Method::POST, &path, &headers, empty()).await?;
+    let (connection, response) = engine::call(&backend.site, Method::POST, &path, &headers, empty()).await?;
     let mut digest = None;
-    let result = engine::lines(&backend.endpoint, &path, response, |line| {
+    let result = engine::lines(&backend.site, &path, response, |line| {
         if let Some(found) = line.pointer("/aux/Digest").and_then(Value::as_str) {
             digest = Some(found.to_owned());
         }

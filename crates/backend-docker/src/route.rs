@@ -5,14 +5,14 @@
 
 use std::{fmt, str::FromStr, sync::Arc};
 
-use bk_build::{BuildError, BuilderInfo, CallHeaders, NoCredentials, Refusal};
+use bk_build::{BuildError, BuilderInfo, NoCredentials, Refusal};
 use bk_session::{Session, SessionConfig, Sources};
 use bk_solve::chain;
 
 use crate::{
     daemon::{ApiVersion, Daemon},
     dialer::{self, Grpc, H2c},
-    endpoint::Endpoint,
+    site::Site,
 };
 
 /// Which way to reach BuildKit inside Docker Engine.
@@ -84,9 +84,8 @@ impl FromStr for DockerRoute {
 /// [`BuildError::Refused`] when the wanted route, or every one, does not work, with the reasons.
 pub(crate) async fn choose(
     wanted: DockerRoute,
-    endpoint: &Endpoint,
+    site: &Site,
     info: &BuilderInfo,
-    headers: &CallHeaders,
     daemon: &Daemon,
 ) -> Result<DockerRoute, BuildError> {
     let mut reasons = Vec::new();
@@ -95,7 +94,7 @@ pub(crate) async fn choose(
         if route == DockerRoute::Auto || !(forced || wanted == DockerRoute::Auto) {
             continue;
         }
-        match check(route, forced, endpoint, info, headers, daemon).await {
+        match check(route, forced, site, info, daemon).await {
             Ok(()) => return Ok(route),
             Err(why) => reasons.push((route, why)),
         }
@@ -124,17 +123,12 @@ const UNIMPLEMENTED: i32 = 12;
 async fn check(
     route: DockerRoute,
     forced: bool,
-    endpoint: &Endpoint,
+    site: &Site,
     info: &BuilderInfo,
-    headers: &CallHeaders,
     daemon: &Daemon,
 ) -> Result<(), String> {
     let said = |e: BuildError| chain(&e);
-    let (endpoint, info, headers) = (
-        endpoint.clone(),
-        info.clone().route(route.name()),
-        headers.clone(),
-    );
+    let (site, info) = (site.clone(), info.clone().route(route.name()));
     match route {
         DockerRoute::Auto => Ok(()),
         DockerRoute::H2c => {
@@ -142,31 +136,21 @@ async fn check(
             if !promised && !forced {
                 return Err(format!("it needs API {H2C_API}"));
             }
-            match bk_solve::probe(&H2c {
-                endpoint,
-                info,
-                headers,
-            })
-            .await
-            {
+            match bk_solve::probe(&H2c { site, info }).await {
                 Ok(_) => Ok(()),
                 Err(e) if promised => Err(said(e)),
                 Err(e) => Err(format!("it needs API {H2C_API}; {}", said(e))),
             }
         }
-        DockerRoute::Grpc => bk_solve::probe(&Grpc {
-            endpoint,
-            info,
-            headers,
-        })
-        .await
-        .map(drop)
-        .map_err(said),
+        DockerRoute::Grpc => bk_solve::probe(&Grpc { site, info })
+            .await
+            .map(drop)
+            .map_err(said),
         DockerRoute::Build => {
             has_buildkit(daemon)?;
             // Attached and dropped again: whether upgrades reach the daemon cannot be seen in another way.
             let config = SessionConfig::new(Sources::none(), Arc::new(NoCredentials));
-            dialer::session(&endpoint, &Session::new(config).headers())
+            dialer::session(&site, &Session::new(config).headers())
                 .await
                 .map(drop)
                 .map_err(said)

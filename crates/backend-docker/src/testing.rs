@@ -140,6 +140,14 @@ impl Engine {
         format!("unix://{}", self.socket.display())
     }
 
+    /// The heads of all requests that have arrived.
+    pub(crate) fn heads(&self) -> Vec<String> {
+        self.arrived
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
     /// Requests that have arrived and whose first line contains `part`.
     pub(crate) fn arrived(&self, part: &str) -> usize {
         let all = self.arrived.lock().unwrap_or_else(PoisonError::into_inner);

@@ -23,7 +23,7 @@ pub use history::{
 pub use prune::{PruneOptions, PrunePlan, Pruned};
 pub use query::{CacheCondition, CacheQuery, Comparison, parse_duration};
 
-/// What goes with every gRPC call of an [`Administration`]. The default is nothing.
+/// What goes with every call of an [`Administration`]. The default is nothing.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct AdminOptions {

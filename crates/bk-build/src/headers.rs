@@ -9,7 +9,7 @@ use crate::{
     limits::{MAX_HEADER_VALUE, MAX_HEADERS},
 };
 
-/// Headers for every gRPC call of a build, by name. A later value for a name replaces the earlier one.
+/// Headers for every gRPC call of a build and every request of Docker's API, by name. A later value for a name replaces the earlier one.
 ///
 /// Names are lower case, as HTTP/2 wants them; values are printable ASCII. Names that HTTP, gRPC or BuildKit use
 /// themselves are refused by [`check`](Self::check), which [`BuildRequest::validate`](crate::BuildRequest::validate)

@@ -86,8 +86,8 @@ pub struct BuildRequest {
     /// Further frontend attributes, sent as they are and winning over those made from the fields above. Default: none.
     /// Not available on the Docker routes `build` and `tar`.
     pub frontend_attrs: BTreeMap<String, String>,
-    /// Headers for every gRPC call of this build, for proxies and balancers between here and the daemon; they win over
-    /// those of the client. Default: none. Without a meaning on the Docker routes `build` and `tar`.
+    /// Headers for every gRPC call of this build and every request of Docker's API, for proxies and balancers between here
+    /// and the daemon; they win over those of the client. Default: none.
     pub headers: CallHeaders,
     /// The trace that the daemon's spans of this build belong to. Default: the client's, else none.
     pub trace: Option<TraceContext>,
@@ -283,7 +283,7 @@ impl BuildRequest {
         self
     }
 
-    /// Sets a header for every gRPC call of this build; the default is none. [`validate`](Self::validate) refuses names
+    /// Sets a header for every call of this build; the default is none. [`validate`](Self::validate) refuses names
     /// that the protocol uses itself.
     #[must_use]
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {

@@ -96,7 +96,7 @@ impl Client {
         })
     }
 
-    /// Adds headers to every gRPC call of each build and of [`admin`](Self::admin); those of a request win. The default is none. A build whose headers
+    /// Adds headers to every call of each build and of [`admin`](Self::admin); those of a request win. The default is none. A build whose headers
     /// are not allowed fails before anything is sent.
     #[must_use]
     pub fn headers(mut self, headers: &CallHeaders) -> Self {

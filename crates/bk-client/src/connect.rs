@@ -239,9 +239,9 @@ impl ConnectOptions {
         self
     }
 
-    /// Sets a header for every gRPC call, those of builds, of administration and the first question alike: for proxies and
-    /// balancers in front of daemons. The default is none. Names are lower case; those that HTTP, gRPC or BuildKit use
-    /// themselves are refused when connecting. Without a meaning on the Docker routes `build` and `tar`.
+    /// Sets a header for every gRPC call and every request of Docker's API, those of builds, of administration and the first
+    /// question alike: for proxies and balancers in front of daemons. The default is none. Names are lower case; those that
+    /// HTTP, gRPC or BuildKit use themselves are refused when connecting.
     #[must_use]
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.set(name, value);

@@ -8,6 +8,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
 };
 
@@ -32,10 +33,42 @@ const ENOUGH: usize = 16;
 /// The longest answer to an upgrade request.
 const MAX_HEAD: usize = 16 * 1024;
 
+/// What arrived so far.
+type Seen = Arc<Mutex<Vec<RequestSeen>>>;
+
+/// A request of HTTP/1 that came to a front.
+#[derive(Clone, Debug)]
+pub struct RequestSeen {
+    /// Method and path, without the version of the API and the query.
+    pub line: String,
+    /// Its headers that are text, by their names in small letters.
+    pub headers: Vec<(String, String)>,
+}
+
+impl RequestSeen {
+    fn of(request: &Request<Incoming>) -> Self {
+        let text = |(name, value): (&http::HeaderName, &HeaderValue)| {
+            let value = value.to_str().ok()?.to_owned();
+            Some((name.as_str().to_owned(), value))
+        };
+        Self {
+            line: format!("{} {}", request.method(), without_version(request.uri().path())),
+            headers: request.headers().iter().filter_map(text).collect(),
+        }
+    }
+
+    /// The values of a header.
+    pub fn values(&self, name: &str) -> Vec<&str> {
+        let own = self.headers.iter().filter(|(own, _)| own == name);
+        own.map(|(_, value)| value.as_str()).collect()
+    }
+}
+
 /// A running front. Dropping it ends it and its connections.
 #[derive(Debug)]
 pub struct Front {
     socket: PathBuf,
+    seen: Seen,
     stop: CancellationToken,
     _dir: TempDir,
 }
@@ -53,6 +86,8 @@ impl Front {
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         let docker = docker.to_owned();
+        let seen = Seen::default();
+        let arrived = Arc::clone(&seen);
         crate::apart::spawn(async move {
             loop {
                 let client = tokio::select! {
@@ -62,11 +97,11 @@ impl Front {
                     },
                     () = stopped.cancelled() => return,
                 };
-                let (docker, stopped) = (docker.clone(), stopped.clone());
+                let (docker, stopped, arrived) = (docker.clone(), stopped.clone(), Arc::clone(&arrived));
                 tokio::spawn(async move {
                     tokio::select! {
                         // Both ends see how it ended; nobody else needs to know.
-                        _ = serve(client, docker) => {}
+                        _ = serve(client, docker, arrived) => {}
                         () = stopped.cancelled() => {}
                     }
                 });
@@ -74,6 +109,7 @@ impl Front {
         });
         Ok(Self {
             socket,
+            seen,
             stop,
             _dir: dir,
         })
@@ -83,6 +119,11 @@ impl Front {
     pub fn address(&self) -> String {
         format!("unix://{}", self.socket.display())
     }
+
+    /// Every request of HTTP/1, in order of arrival. What goes on in connections of HTTP/2 is not looked at.
+    pub fn requests(&self) -> Vec<RequestSeen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 impl Drop for Front {
@@ -91,7 +132,7 @@ impl Drop for Front {
     }
 }
 
-async fn serve(mut client: UnixStream, docker: PathBuf) -> io::Result<()> {
+async fn serve(mut client: UnixStream, docker: PathBuf, seen: Seen) -> io::Result<()> {
     let mut first = vec![0u8; ENOUGH];
     let mut have = 0;
     while have < ENOUGH {
@@ -113,7 +154,12 @@ async fn serve(mut client: UnixStream, docker: PathBuf) -> io::Result<()> {
         first: Bytes::from(first),
         stream: client,
     };
-    let service = hyper::service::service_fn(move |request| pass_on(request, docker.clone()));
+    let service = hyper::service::service_fn(move |request| {
+        let mut all = seen.lock().unwrap_or_else(PoisonError::into_inner);
+        all.push(RequestSeen::of(&request));
+        drop(all);
+        pass_on(request, docker.clone())
+    });
     hyper::server::conn::http1::Builder::new()
         .serve_connection(TokioIo::new(client), service)
         .with_upgrades()

@@ -94,12 +94,12 @@ pub(crate) async fn by_session(
     );
 
     // Attached before the build is asked for: the daemon waits five seconds for it and no longer.
-    let io = dialer::session(&backend.endpoint, &session.headers()).await?;
+    let io = dialer::session(&backend.site, &session.headers()).await?;
     let (io, pulse) = watched(io);
     // The answer to the build itself cannot be asked for a sign of life: it is HTTP/1.1.
     let watch = Watch::new([pulse]);
     let session = session.serve(io);
-    let address = backend.endpoint.to_string();
+    let address = backend.site.to_string();
     let filename = filename.as_deref().unwrap_or(DEFAULT_DOCKERFILE);
     let follow = Follow {
         address: &address,
@@ -168,7 +168,7 @@ pub(crate) async fn by_upload(
 
     let (sender, mut beside) = mpsc::channel(UPLOAD_EVENTS);
     let (upload, body) = Upload::start(plan, sender);
-    let address = backend.endpoint.to_string();
+    let address = backend.site.to_string();
     let follow = Follow {
         address: &address,
         filename: &shown,
@@ -196,7 +196,7 @@ async fn archive_build(
 ) -> Result<BuildOutcome, BuildError> {
     let api = backend.daemon.used_api;
     let path = query::path(request, api, build_id, Source::Body, sources.dockerfile_name());
-    let address = backend.endpoint.to_string();
+    let address = backend.site.to_string();
     let follow = Follow {
         address: &address,
         filename: sources.dockerfile_name().unwrap_or(DEFAULT_DOCKERFILE),
@@ -220,7 +220,7 @@ async fn ask(
     follow: &Follow<'_>,
     beside: &mut mpsc::Receiver<BuildEvent>,
 ) -> Result<Option<String>, BuildError> {
-    let mut connection = Connection::open(&backend.endpoint).await?;
+    let mut connection = Connection::open(&backend.site).await?;
     let response = follow
         .beside(beside, connection.send(Method::POST, path, headers, body))
         .await;

@@ -4,8 +4,8 @@ use std::{io::Read, path::Path, sync::Arc, time::Duration};
 
 use base64::Engine as _;
 use bk_build::{
-    BuildError, BuildEvent, BuildOutcome, BuildRequest, Dockerfile, Fault, ImageBuilder, NoCredentials,
-    Output, TraceContext,
+    AdminOptions, BuildError, BuildEvent, BuildOutcome, BuildRequest, CacheQuery, CallHeaders, Dockerfile,
+    EventSink, Fault, ImageBuilder, NoCredentials, Output, TraceContext,
 };
 use bk_fsync::{
     Tree,
@@ -85,6 +85,101 @@ fn memory(files: &[(&str, &str)]) -> Arc<dyn Tree> {
 
 fn plain() -> BuildRequest {
     BuildRequest::new(memory(&[("Dockerfile", "FROM scratch\n"), ("a", "1")]))
+}
+
+/// What is asked of an engine, without the version of the API, each with the values of a header.
+fn asked(engine: &Engine, header: &str) -> Vec<(String, Vec<String>)> {
+    let values = |head: &str| -> Vec<String> {
+        let lines = head.lines().filter_map(|line| line.split_once(": "));
+        let own = lines.filter(|(name, _)| name.eq_ignore_ascii_case(header));
+        own.map(|(_, value)| value.to_owned()).collect()
+    };
+    let line = |head: &str| {
+        let line = head.lines().next().unwrap_or_default();
+        let line = line.split('?').next().unwrap_or_default();
+        line.replace("/v1.45/", "/").replace(" HTTP/1.1", "")
+    };
+    let heads = engine.heads();
+    heads.iter().map(|head| (line(head), values(head))).collect()
+}
+
+#[tokio::test]
+async fn every_request_to_an_engine_has_the_headers_of_the_program() {
+    let ask = ["GET /_ping", "GET /version", "GET /version"];
+    for (wanted, route, requests) in [
+        (
+            DockerRoute::Auto,
+            DockerRoute::Build,
+            &["POST /grpc", "POST /session"][..],
+        ),
+        (DockerRoute::Build, DockerRoute::Build, &["POST /session"]),
+        (DockerRoute::Tar, DockerRoute::Tar, &[]),
+    ] {
+        let engine = engine(success());
+        let mut headers = CallHeaders::new();
+        headers.set("x-key", "client");
+        let endpoint = engine.address().parse().expect("an endpoint");
+        let backend =
+            DockerBackend::connect_with_headers(endpoint, wanted, Arc::new(NoCredentials), headers.clone())
+                .await
+                .expect("connects");
+        assert_eq!(backend.route(), route);
+        let expected = |value: &str, requests: &[&str]| -> Vec<(String, Vec<String>)> {
+            let with = |line: &&str| ((*line).to_owned(), vec![value.to_owned()]);
+            requests.iter().map(with).collect()
+        };
+        let probes = [&ask[..], requests].concat();
+        assert_eq!(asked(&engine, "x-key"), expected("client", &probes), "{wanted}");
+        let before = probes.len();
+        let built = backend.build(plain().header("x-key", "request"), EventSink::discard());
+        built.await.expect("a build");
+        let build = match route {
+            DockerRoute::Tar => &["POST /build"][..],
+            _ => &["POST /session", "POST /build"],
+        };
+        assert_eq!(
+            asked(&engine, "x-key")[before..],
+            expected("request", build),
+            "{wanted}"
+        );
+        let before = before + build.len();
+        let admin = backend
+            .administration(AdminOptions::new().headers(&headers))
+            .expect("an engine");
+        // What is answered plays no part.
+        drop(admin.ping().await);
+        drop(admin.disk_usage(&CacheQuery::new()).await);
+        let looks = ["GET /_ping", "GET /system/df"];
+        assert_eq!(
+            asked(&engine, "x-key")[before..],
+            expected("client", &looks),
+            "{wanted}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_header_that_is_not_allowed_is_refused_before_anything_is_sent() {
+    let engine = engine(success());
+    let backend = DockerBackend::connect(&engine.address(), DockerRoute::Tar, Arc::new(NoCredentials))
+        .await
+        .expect("connects");
+    let before = engine.heads().len();
+    let request = plain()
+        .tag("h:1/a")
+        .output(Output::registry())
+        .header("host", "x");
+    let refused = backend.build(request.clone(), EventSink::discard()).await;
+    assert!(
+        matches!(&refused, Err(BuildError::Input(e)) if e.what == "headers"),
+        "{refused:?}"
+    );
+    let refused = backend.check(&request).await;
+    assert!(
+        matches!(&refused, Err(BuildError::Input(e)) if e.what == "headers"),
+        "{refused:?}"
+    );
+    assert_eq!(engine.heads().len(), before);
 }
 
 fn trace(vertex: Vertex) -> Vec<u8> {
@@ -233,7 +328,7 @@ async fn dropping_a_build_closes_its_connections() {
     let backend = DockerBackend::connect(&engine.address(), DockerRoute::Build, Arc::new(NoCredentials))
         .await
         .expect("connects");
-    let mut build = backend.build(plain(), bk_build::EventSink::discard());
+    let mut build = backend.build(plain(), EventSink::discard());
     let asked = async {
         while engine.arrived("/build?") == 0 {
             tokio::task::yield_now().await;

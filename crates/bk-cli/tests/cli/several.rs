@@ -11,6 +11,7 @@ use std::{
 use bk_client::rendezvous;
 use bk_testkit::{
     fake::{FakeDaemon, Script},
+    front::Front,
     live::{Daemon, Route, Target},
 };
 
@@ -170,6 +171,61 @@ fn what_is_no_build_has_the_header_too() {
             );
         }
     }
+}
+
+#[test]
+fn every_request_to_an_engine_has_the_header_too() {
+    let test = "cli::every_request_to_an_engine_has_the_header_too";
+    let Some(target) = Target::find(Daemon::Docker28_5, Route::Grpc, test) else {
+        return;
+    };
+    let (front, dir) = (
+        Front::start(&target.docker).expect("a front"),
+        context("FROM scratch\nCOPY sh /bin/sh\n"),
+    );
+    let address = front.address();
+    // What HTTP/2 carries, the daemons in this process look at.
+    for (route, build, other) in [
+        ("auto", &[][..], &[][..]),
+        ("h2c", &[], &[]),
+        ("grpc", &["POST /grpc", "POST /session"], &["POST /grpc"]),
+        ("build", &["POST /session", "POST /build"], &["GET /system/df"]),
+        ("tar", &["POST /build"], &["GET /system/df"]),
+    ] {
+        let words = |more: &[&str]| {
+            let flags = [
+                "--affinity-header",
+                "x-key",
+                "--affinity",
+                "k",
+                "--docker-route",
+                route,
+            ];
+            let mut command = bk(&["--backend", "docker", "--addr", &address]);
+            command.args(flags).args(more);
+            command
+        };
+        let check = |before: usize, wanted: &[&str], what: &str| {
+            let seen = front.requests().split_off(before);
+            let lines: Vec<&str> = seen.iter().map(|request| &*request.line).collect();
+            for wanted in [&["GET /_ping", "GET /version"], wanted].concat() {
+                assert!(lines.contains(&wanted), "{route} {what}: {wanted} of {lines:?}");
+            }
+            for request in &seen {
+                assert_eq!(request.values("x-key"), ["k"], "{route} {what}: {}", request.line);
+            }
+        };
+        let before = front.requests().len();
+        let flags = ["build", "--progress", "plain", "-t", "bk-several"];
+        let ran = run(words(&flags).arg(dir.path()));
+        assert_eq!(ran.code, Some(0), "{route}: {}", ran.err);
+        check(before, build, "build");
+        let before = front.requests().len();
+        let ran = run(&mut words(&["du"]));
+        assert_eq!(ran.code, Some(0), "{route}: {}", ran.err);
+        check(before, other, "du");
+    }
+    target.passed(test);
 }
 
 #[test]
