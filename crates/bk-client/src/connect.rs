@@ -1,18 +1,19 @@
-//! How to connect, and the first daemon of the [places](crate::places) that answers, else an error that lists what was tried.
+//! The first daemon of the [places](crate::places) that answers, else an error that lists what was tried.
 
-use std::{str::FromStr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bk_build::{
-    Attempt, BuildError, CallHeaders, ConnectError, CredentialProvider, ImageBuilder as _, ImageLoader,
-    InputError, NoCredentials, Obstacle, TokenExchange, TraceContext,
+    Attempt, BuildError, ConnectError, CredentialProvider, ImageBuilder as _, InputError, NoCredentials,
+    Obstacle, TokenExchange,
 };
-use bk_dial::TlsOptions;
 use bk_session::DockerConfig;
 use futures_util::{StreamExt as _, stream::FuturesOrdered};
 use tracing::{Instrument as _, field::Empty};
 
+#[cfg(any(feature = "docker", feature = "buildkitd"))]
+use crate::options::with_roots;
 use crate::{
-    Client, Environment, contexts,
+    Backend, Client, ConnectOptions, Environment, contexts,
     places::{self, Place, Wanted},
     rendezvous, tokens,
 };
@@ -25,237 +26,6 @@ const ADDRESSES: &str = "unix:///PATH, tcp://HOST:PORT, https://HOST[:PORT], ssh
 /// How long an endpoint may be silent before the next of several is asked as well. Those that answer do so in
 /// milliseconds, and over a slow line to a busy machine in less than this.
 const NEXT_ENDPOINT: Duration = Duration::from_secs(1);
-
-/// Which kind of daemon.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Backend {
-    /// Whatever answers.
-    #[default]
-    Auto,
-    /// Docker Engine.
-    Docker,
-    /// A standalone buildkitd.
-    Buildkitd,
-}
-
-impl FromStr for Backend {
-    type Err = InputError;
-
-    fn from_str(text: &str) -> Result<Self, InputError> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            "docker" => Ok(Self::Docker),
-            "buildkitd" => Ok(Self::Buildkitd),
-            _ => Err(InputError::new(
-                "BK_BACKEND",
-                format!("`{text}` is not a backend"),
-                "auto, docker or buildkitd",
-            )),
-        }
-    }
-}
-
-/// Who is told of each endpoint that was passed over.
-type Skipped = Arc<dyn Fn(&Attempt) + Send + Sync>;
-
-/// How to connect. Everything is optional.
-#[derive(Clone)]
-#[non_exhaustive]
-pub struct ConnectOptions {
-    addrs: Vec<String>,
-    affinity: Option<String>,
-    skipped: Option<Skipped>,
-    builder: Option<String>,
-    backend: Option<Backend>,
-    #[cfg(feature = "docker")]
-    docker_route: backend_docker::DockerRoute,
-    environment: Environment,
-    credentials: Option<Arc<dyn CredentialProvider>>,
-    tokens: Option<Arc<dyn TokenExchange>>,
-    loader: Option<Arc<dyn ImageLoader>>,
-    headers: CallHeaders,
-    trace: Option<TraceContext>,
-    tls: Option<TlsOptions>,
-    #[cfg(feature = "daemon")]
-    daemonless: Option<crate::Daemonless>,
-}
-
-impl Default for ConnectOptions {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl ConnectOptions {
-    /// The process's environment decides.
-    pub fn new() -> Self {
-        Self {
-            addrs: Vec::new(),
-            affinity: None,
-            skipped: None,
-            builder: None,
-            backend: None,
-            #[cfg(feature = "docker")]
-            docker_route: backend_docker::DockerRoute::Auto,
-            environment: Environment::from_process(),
-            credentials: None,
-            tokens: None,
-            loader: None,
-            headers: CallHeaders::new(),
-            trace: None,
-            tls: None,
-            #[cfg(feature = "daemon")]
-            daemonless: None,
-        }
-    }
-
-    /// Sets the endpoint, for instance `unix:///var/run/docker.sock`, `tcp://host:1234`, `docker-container://name`,
-    /// `ssh://host`, or `docker://` for the Docker Engine that the environment means and `docker://NAME` for that of a Docker
-    /// context; the default is to look for one. An explicit address is the only one tried.
-    #[must_use]
-    pub fn addr(mut self, addr: impl Into<String>) -> Self {
-        self.addrs = vec![addr.into()];
-        self
-    }
-
-    /// Sets several endpoints that are as good as each other; none is as if nothing was set. They are tried in the order of
-    /// [`rendezvous`](crate::rendezvous()) for the [affinity](Self::affinity): the same builds find the same daemon, and its
-    /// warm cache, as long as it answers. One that does not answer is passed over, before anything was sent to it. While one is
-    /// silent, the next is asked too, and is taken when that one fails.
-    #[must_use]
-    pub fn addrs(mut self, addrs: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        self.addrs = addrs.into_iter().map(Into::into).collect();
-        self
-    }
-
-    /// Sets the key by which one of several endpoints is chosen, for instance [`affinity_of`](crate::affinity_of) the
-    /// context; the default is empty.
-    #[must_use]
-    pub fn affinity(mut self, key: impl Into<String>) -> Self {
-        self.affinity = Some(key.into());
-        self
-    }
-
-    /// Sets who is told of each of several endpoints that was passed over, and why, be it one of several addresses or a node
-    /// of a builder; the default is nobody.
-    #[must_use]
-    pub fn skipped(mut self, tell: impl Fn(&Attempt) + Send + Sync + 'static) -> Self {
-        self.skipped = Some(Arc::new(tell));
-        self
-    }
-
-    /// Sets a builder that `docker buildx` keeps, by its name; the default is `BUILDX_BUILDER`, else the one chosen with
-    /// `docker buildx use` when the environment names no daemon. Its nodes are tried in their order, or chosen by platform
-    /// with [`connect_for`](crate::connect_for); its files are only read. An [`addr`](Self::addr) wins over it.
-    #[must_use]
-    pub fn builder(mut self, name: impl Into<String>) -> Self {
-        self.builder = Some(name.into());
-        self
-    }
-
-    /// Sets that a daemon at `tcp://` is spoken to in TLS, and whom to trust; the default is what the Docker context or the
-    /// builder says, else plain bytes. Without authorities of its own, those of the system count.
-    #[must_use]
-    pub fn tls(mut self, options: TlsOptions) -> Self {
-        self.tls = Some(with_roots(options));
-        self
-    }
-
-    /// Sets the kind of daemon; the default is `BK_BACKEND`, else whatever answers.
-    #[must_use]
-    pub fn backend(mut self, backend: Backend) -> Self {
-        self.backend = Some(backend);
-        self
-    }
-
-    /// Sets how the BuildKit inside Docker Engine is reached; the default is to probe for the best way.
-    #[cfg(feature = "docker")]
-    #[must_use]
-    pub fn docker_route(mut self, route: backend_docker::DockerRoute) -> Self {
-        self.docker_route = route;
-        self
-    }
-
-    /// Sets the environment; the default is the process's.
-    #[must_use]
-    pub fn environment(mut self, environment: Environment) -> Self {
-        self.environment = environment;
-        self
-    }
-
-    /// Sets who answers for registry credentials when a request does not say; the default is Docker's config file.
-    #[must_use]
-    pub fn credentials(mut self, provider: Arc<dyn CredentialProvider>) -> Self {
-        self.credentials = Some(provider);
-        self
-    }
-
-    /// Sets who exchanges credentials for registry tokens on this machine, for providers that have nobody of their own;
-    /// the default is a [`TokenClient`](crate::TokenClient) with the environment's proxies and certificates, or nobody if
-    /// `BUILDKIT_NO_CLIENT_TOKEN` says so.
-    #[must_use]
-    pub fn tokens(mut self, exchange: Arc<dyn TokenExchange>) -> Self {
-        self.tokens = Some(exchange);
-        self
-    }
-
-    /// Sets that a private daemon is started, always or when nobody named a daemon and none answers; the default is never.
-    #[cfg(feature = "daemon")]
-    #[must_use]
-    pub fn daemonless(mut self, how: crate::Daemonless) -> Self {
-        self.daemonless = Some(how);
-        self
-    }
-
-    /// These, with what the environment says of what they leave open.
-    ///
-    /// # Errors
-    /// A header that is not allowed.
-    pub(crate) fn complete(mut self) -> Result<Self, InputError> {
-        self.headers.check()?;
-        self.trace = self.trace.or_else(|| trace(&self.environment));
-        Ok(self)
-    }
-
-    /// Whether a private daemon is wanted whatever else there is.
-    pub(crate) fn is_private(&self) -> bool {
-        #[cfg(feature = "daemon")]
-        return self.daemonless.as_ref().is_some_and(crate::Daemonless::is_always);
-        #[cfg(not(feature = "daemon"))]
-        false
-    }
-
-    /// The environment that holds.
-    pub(crate) fn the_environment(&self) -> &Environment {
-        &self.environment
-    }
-
-    /// Sets the Docker Engine that images of a standalone buildkitd are loaded into; the default is the one that the
-    /// environment means: `DOCKER_HOST`, the current Docker context, Docker's default socket.
-    #[must_use]
-    pub fn loader(mut self, loader: Arc<dyn ImageLoader>) -> Self {
-        self.loader = Some(loader);
-        self
-    }
-
-    /// Sets a header for every gRPC call and every request of Docker's API, those of builds, of administration and the first
-    /// question alike: for proxies and balancers in front of daemons. The default is none. Names are lower case; those that
-    /// HTTP, gRPC or BuildKit use themselves are refused when connecting.
-    #[must_use]
-    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.headers.set(name, value);
-        self
-    }
-
-    /// Sets the trace that builds belong to when their request names none; the default is what `TRACEPARENT` and
-    /// `TRACESTATE` of the environment say.
-    #[must_use]
-    pub fn trace(mut self, context: TraceContext) -> Self {
-        self.trace = Some(context);
-        self
-    }
-}
 
 /// Connects to the daemon that the process's environment names or that listens on a default socket.
 ///
@@ -271,44 +41,59 @@ pub async fn connect() -> Result<Client, BuildError> {
 /// [`BuildError::Connect`] lists what was tried and why each failed; [`BuildError::Input`] names an address or a
 /// variable that makes no sense; [`BuildError::Timeout`] when the one endpoint that was named never answers.
 pub async fn connect_with(options: ConnectOptions) -> Result<Client, BuildError> {
+    told(async { find(options.complete()?, None).await }).await
+}
+
+/// The same with [complete](ConnectOptions::complete) options, of which `ready` has read what they depend on.
+pub(crate) async fn connect_ready(options: ConnectOptions, ready: Ready) -> Result<Client, BuildError> {
+    told(find(options, Some(ready))).await
+}
+
+async fn told(finding: impl Future<Output = Result<Client, BuildError>>) -> Result<Client, BuildError> {
     let span = tracing::info_span!("bk.connect", address = Empty, route = Empty);
-    let client = Box::pin(find(options)).instrument(span.clone()).await?;
+    let client = Box::pin(finding).instrument(span.clone()).await?;
     let info = client.info();
     span.record("address", &*info.address);
     span.record("route", info.route.as_deref());
     Ok(client)
 }
 
-async fn find(options: ConnectOptions) -> Result<Client, BuildError> {
-    let options = options.complete()?;
+async fn find(options: ConnectOptions, ready: Option<Ready>) -> Result<Client, BuildError> {
     #[cfg(feature = "daemon")]
-    if let Some(how) = options.daemonless.clone() {
-        let lease = match how.is_always() {
-            true => how.lease(&options).await?,
-            false => match reach(&options).await {
-                Err(BuildError::Connect(e)) if nobody_is_named(&options).await? => {
-                    match how.lease_instead(&options).await? {
-                        Some(lease) => lease,
-                        None => return Err(e.into()),
-                    }
-                }
-                reached => return reached,
-            },
-        };
-        let mut options = options.addr(&lease.daemon().address);
-        options.tls = None;
-        options.backend = Some(match lease.daemon().kind {
-            bk_daemon::Kind::Dockerd => Backend::Docker,
-            _ => Backend::Buildkitd,
-        });
-        return Ok(reach(&options).await?.keeping(lease));
+    if let Some(how) = options.daemonless.as_ref().filter(|how| how.is_always()) {
+        let lease = how.lease(&options).await?;
+        return on_private(lease, options).await;
     }
-    reach(&options).await
+    let ready = match ready {
+        Some(ready) => ready,
+        None => Ready::of(&options).await?,
+    };
+    let reached = reach(&ready, &options).await;
+    #[cfg(feature = "daemon")]
+    if let (Err(BuildError::Connect(_)), Some(how)) = (&reached, &options.daemonless)
+        && ready.nobody_is_named()
+        && let Some(lease) = how.lease_instead(&options).await?
+    {
+        return on_private(lease, options).await;
+    }
+    reached
+}
+
+/// Connects to a private daemon, and keeps it.
+#[cfg(feature = "daemon")]
+async fn on_private(lease: bk_daemon::Lease, options: ConnectOptions) -> Result<Client, BuildError> {
+    let mut options = options.addr(&lease.daemon().address);
+    options.tls = None;
+    options.backend = Some(match lease.daemon().kind {
+        bk_daemon::Kind::Dockerd => Backend::Docker,
+        _ => Backend::Buildkitd,
+    });
+    let ready = Ready::of(&options).await?;
+    Ok(reach(&ready, &options).await?.keeping(lease))
 }
 
 /// Connects to a daemon that is there.
-async fn reach(options: &ConnectOptions) -> Result<Client, BuildError> {
-    let ready = Ready::of(options).await?;
+async fn reach(ready: &Ready, options: &ConnectOptions) -> Result<Client, BuildError> {
     let mut attempts = Vec::new();
     let mut waiting = ready.places.iter();
     // Their ends come in this order, whichever is first.
@@ -407,6 +192,12 @@ impl Ready {
         }
     }
 
+    /// Whether no option, variable or file names a daemon.
+    #[cfg(feature = "daemon")]
+    fn nobody_is_named(&self) -> bool {
+        self.places.iter().all(|place| place.usual)
+    }
+
     /// Tells of an endpoint that does not answer, when several were named.
     pub(crate) fn passed_over(&self, failed: &[Attempt], options: &ConnectOptions) {
         let named = self.places.len() > 1 && self.places.iter().all(|place| !place.usual);
@@ -443,33 +234,6 @@ fn look(options: &ConnectOptions) -> Result<Look, BuildError> {
         },
         env: options.environment.clone(),
     })
-}
-
-/// Whether no option, variable or file names a daemon.
-#[cfg(feature = "daemon")]
-async fn nobody_is_named(options: &ConnectOptions) -> Result<bool, BuildError> {
-    let look = look(options)?;
-    let finding = tokio::task::spawn_blocking(move || look.places());
-    let places = finding
-        .await
-        .map_err(|e| BuildError::Misuse(format!("the search for a daemon ended: {e}")))??;
-    Ok(places.iter().all(|place| place.usual))
-}
-
-/// The trace of the environment. One that makes no sense is none: it is for others to repair, and no reason not to build.
-fn trace(environment: &Environment) -> Option<TraceContext> {
-    environment.trace().unwrap_or_else(|error| {
-        tracing::warn!(%error, "the trace of the environment is left aside");
-        None
-    })
-}
-
-/// The authorities of the system count for who names none.
-fn with_roots(options: TlsOptions) -> TlsOptions {
-    match options.system_roots {
-        Some(_) => options,
-        None => options.system_roots(tokens::system_roots),
-    }
 }
 
 /// Says of a failed attempt where its address came from, and what may help.
@@ -607,7 +371,7 @@ impl With<'_> {
 
     /// The engine that images are loaded into. It is reached only when there is one to load.
     #[cfg(feature = "buildkitd")]
-    fn loader(&self) -> Option<Arc<dyn ImageLoader>> {
+    fn loader(&self) -> Option<Arc<dyn bk_build::ImageLoader>> {
         if let Some(loader) = &self.options.loader {
             return Some(loader.clone());
         }
@@ -622,6 +386,7 @@ impl With<'_> {
 #[cfg(feature = "docker")]
 fn engine_endpoint(place: &Place) -> Result<backend_docker::Endpoint, InputError> {
     use backend_docker::Endpoint;
+    use bk_dial::TlsOptions;
     match &place.tls {
         Some(tls) => Endpoint::with_tls(&place.address, with_roots(tls.clone())),
         None if place.address.starts_with("https://") => {

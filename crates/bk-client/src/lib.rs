@@ -36,6 +36,7 @@ mod docker_host;
 mod environment;
 mod host;
 mod nodes;
+mod options;
 mod places;
 mod platforms;
 #[cfg(feature = "daemon")]
@@ -69,10 +70,11 @@ pub use backend_docker::{DockerBackend, DockerRoute, Endpoint as DockerEndpoint,
 pub use bk_daemon as daemon;
 
 pub use client::Client;
-pub use connect::{Backend, ConnectOptions, connect, connect_with};
+pub use connect::{connect, connect_with};
 pub use environment::{Environment, secret_from_environment};
 pub use host::{HOME, user_cache_dir};
 pub use nodes::{GroupError, GroupOutcome, INDEX, NodeGroup};
+pub use options::{Backend, ConnectOptions};
 #[cfg(feature = "daemon")]
 pub use private::{Daemonless, private_layout};
 pub use proxies::BuildProxies;

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 
 use crate::{
     Client, ConnectOptions, NodeGroup,
-    connect::{Ready, connect_with},
+    connect::{Ready, connect_ready, connect_with},
     platforms::{nearest, normal},
 };
 
@@ -34,11 +34,12 @@ pub async fn connect_for(options: ConnectOptions, platforms: &[String]) -> Resul
         }
     }
     if !wanted.is_empty() && !options.is_private() {
-        let options = options.clone().complete()?;
+        let options = options.complete()?;
         let ready = Ready::of(&options).await?;
         if ready.places.len() > 1 && ready.places.iter().all(|place| place.node.is_some()) {
             return Box::pin(share(&ready, &options, &wanted)).await;
         }
+        return connect_ready(options, ready).await.map(Connected::One);
     }
     connect_with(options).await.map(Connected::One)
 }
