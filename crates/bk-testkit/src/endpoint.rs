@@ -6,20 +6,13 @@ use std::{
     process::Stdio,
 };
 
-use tempfile::TempDir;
-use tokio::{
-    net::{UnixListener, UnixStream},
-    process::Command,
-};
-use tokio_util::sync::CancellationToken;
+use tokio::{net::UnixStream, process::Command};
+
+use crate::socket::Socket;
 
 /// A running endpoint on a unix socket. It, its connections and their programs end with the value.
 #[derive(Debug)]
-pub struct Endpoint {
-    socket: PathBuf,
-    stop: CancellationToken,
-    _dir: TempDir,
-}
+pub struct Endpoint(Socket);
 
 /// The Docker CLI, with buildx as its plugin.
 #[derive(Clone, Debug)]
@@ -46,53 +39,19 @@ impl Endpoint {
     /// # Errors
     /// When no socket can be made.
     pub fn start(docker: &Path, cli: &DockerCli) -> io::Result<Self> {
-        let dir = tempfile::Builder::new().prefix("bk-endpoint-").tempdir()?;
-        let socket = dir.path().join("buildkitd.sock");
-        let _apart = crate::apart::enter();
-        let listener = UnixListener::bind(&socket)?;
-        let stop = CancellationToken::new();
-        let (stopped, cli) = (stop.clone(), cli.clone());
-        let host = format!("unix://{}", docker.display());
-        crate::apart::spawn(async move {
-            loop {
-                let client = tokio::select! {
-                    accepted = listener.accept() => match accepted {
-                        Ok((client, _)) => client,
-                        Err(_) => return,
-                    },
-                    () = stopped.cancelled() => return,
-                };
-                let (stopped, cli, host) = (stopped.clone(), cli.clone(), host.clone());
-                tokio::spawn(async move {
-                    tokio::select! {
-                        // Both ends see how it ended; nobody else needs to know.
-                        _ = serve(client, &cli, &host) => {}
-                        () = stopped.cancelled() => {}
-                    }
-                });
-            }
-        });
-        Ok(Self {
-            socket,
-            stop,
-            _dir: dir,
-        })
+        let (cli, host) = (cli.clone(), format!("unix://{}", docker.display()));
+        let serve = move |client| serve(client, cli.clone(), host.clone());
+        Socket::listen("bk-endpoint-", "buildkitd.sock", serve).map(Self)
     }
 
     /// Its socket.
     pub fn socket(&self) -> &Path {
-        &self.socket
-    }
-}
-
-impl Drop for Endpoint {
-    fn drop(&mut self) {
-        self.stop.cancel();
+        self.0.path()
     }
 }
 
 /// Joins a client to a program. Ends, and ends the program, when either side has no more to say.
-async fn serve(mut client: UnixStream, cli: &DockerCli, host: &str) -> io::Result<()> {
+async fn serve(mut client: UnixStream, cli: DockerCli, host: String) -> io::Result<()> {
     let mut program = Command::new(&cli.program)
         .args(["buildx", "dial-stdio", "--progress", "quiet"])
         .env("DOCKER_CONFIG", &cli.config)

@@ -17,12 +17,12 @@ use http::{HeaderValue, Request, Response, Uri};
 use http_body_util::{BodyExt, Either, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
-use tempfile::TempDir;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
-    net::{UnixListener, UnixStream},
+    net::UnixStream,
 };
-use tokio_util::sync::CancellationToken;
+
+use crate::socket::Socket;
 
 /// The API version that is told.
 pub const API: &str = "1.53";
@@ -67,10 +67,8 @@ impl RequestSeen {
 /// A running front. Dropping it ends it and its connections.
 #[derive(Debug)]
 pub struct Front {
-    socket: PathBuf,
+    socket: Socket,
     seen: Seen,
-    stop: CancellationToken,
-    _dir: TempDir,
 }
 
 impl Front {
@@ -79,56 +77,22 @@ impl Front {
     /// # Errors
     /// When no socket can be made.
     pub fn start(docker: &Path) -> io::Result<Self> {
-        let dir = tempfile::Builder::new().prefix("bk-front-").tempdir()?;
-        let socket = dir.path().join("docker.sock");
-        let _apart = crate::apart::enter();
-        let listener = UnixListener::bind(&socket)?;
-        let stop = CancellationToken::new();
-        let stopped = stop.clone();
         let docker = docker.to_owned();
         let seen = Seen::default();
         let arrived = Arc::clone(&seen);
-        crate::apart::spawn(async move {
-            loop {
-                let client = tokio::select! {
-                    accepted = listener.accept() => match accepted {
-                        Ok((client, _)) => client,
-                        Err(_) => return,
-                    },
-                    () = stopped.cancelled() => return,
-                };
-                let (docker, stopped, arrived) = (docker.clone(), stopped.clone(), Arc::clone(&arrived));
-                tokio::spawn(async move {
-                    tokio::select! {
-                        // Both ends see how it ended; nobody else needs to know.
-                        _ = serve(client, docker, arrived) => {}
-                        () = stopped.cancelled() => {}
-                    }
-                });
-            }
-        });
-        Ok(Self {
-            socket,
-            seen,
-            stop,
-            _dir: dir,
-        })
+        let serve = move |client| serve(client, docker.clone(), Arc::clone(&arrived));
+        let socket = Socket::listen("bk-front-", "docker.sock", serve)?;
+        Ok(Self { socket, seen })
     }
 
     /// Its address as a client takes it.
     pub fn address(&self) -> String {
-        format!("unix://{}", self.socket.display())
+        format!("unix://{}", self.socket.path().display())
     }
 
     /// Every request of HTTP/1, in order of arrival. What goes on in connections of HTTP/2 is not looked at.
     pub fn requests(&self) -> Vec<RequestSeen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
-impl Drop for Front {
-    fn drop(&mut self) {
-        self.stop.cancel();
     }
 }
 

@@ -30,6 +30,7 @@ pub mod live;
 pub mod oci;
 pub mod proxy;
 pub mod snapshot;
+mod socket;
 pub mod spans;
 pub mod ssh;
 pub mod tls;
