@@ -1,8 +1,10 @@
 //! A socket in a directory of its own, each of whose connections is served by a task.
 
 use std::{
+    future::poll_fn,
     io,
     path::{Path, PathBuf},
+    task::{Context, Poll},
 };
 
 use tempfile::TempDir;
@@ -35,26 +37,8 @@ impl Socket {
         let _apart = crate::apart::enter();
         let listener = UnixListener::bind(&path)?;
         let stop = CancellationToken::new();
-        let stopped = stop.clone();
-        crate::apart::spawn(async move {
-            loop {
-                let client = tokio::select! {
-                    accepted = listener.accept() => match accepted {
-                        Ok((client, _)) => client,
-                        Err(_) => return,
-                    },
-                    () = stopped.cancelled() => return,
-                };
-                let (served, stopped) = (serve(client), stopped.clone());
-                tokio::spawn(async move {
-                    tokio::select! {
-                        // Both ends see how it ended; nobody else needs to know.
-                        _ = served => {}
-                        () = stopped.cancelled() => {}
-                    }
-                });
-            }
-        });
+        let accept = move |cx: &mut Context<'_>| listener.poll_accept(cx).map_ok(|(client, _)| client);
+        crate::apart::spawn(serve_each(accept, serve, stop.clone()));
         Ok(Self {
             path,
             stop,
@@ -65,6 +49,34 @@ impl Socket {
     /// Where it is.
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+}
+
+/// Serves each connection that `accept` yields in a task of its own, until it fails or `stop` is cancelled, which ends the
+/// tasks as well.
+pub(crate) async fn serve_each<S, F>(
+    mut accept: impl FnMut(&mut Context<'_>) -> Poll<io::Result<S>>,
+    serve: impl Fn(S) -> F,
+    stop: CancellationToken,
+) where
+    F: Future<Output = io::Result<()>> + Send + 'static,
+{
+    loop {
+        let client = tokio::select! {
+            accepted = poll_fn(&mut accept) => match accepted {
+                Ok(client) => client,
+                Err(_) => return,
+            },
+            () = stop.cancelled() => return,
+        };
+        let (served, stopped) = (serve(client), stop.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                // Both ends see how it ended; nobody else needs to know.
+                _ = served => {}
+                () = stopped.cancelled() => {}
+            }
+        });
     }
 }
 

@@ -5,6 +5,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
+    task::Context,
 };
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
@@ -19,6 +20,8 @@ use tokio_rustls::{
     },
 };
 use tokio_util::sync::CancellationToken;
+
+use crate::socket::serve_each;
 
 /// An authority that signs certificates.
 pub struct Authority(CertifiedIssuer<'static, KeyPair>);
@@ -116,31 +119,18 @@ impl TlsFront {
         let address = listener.local_addr()?;
         let listener = TcpListener::from_std(listener)?;
         let (socket, stop) = (socket.to_owned(), CancellationToken::new());
-        let stopped = stop.clone();
-        crate::apart::spawn(async move {
-            loop {
-                let stream = tokio::select! {
-                    accepted = listener.accept() => match accepted {
-                        Ok((stream, _)) => stream,
-                        Err(_) => return,
-                    },
-                    () = stopped.cancelled() => return,
-                };
-                let (acceptor, socket, stopped) = (acceptor.clone(), socket.clone(), stopped.clone());
-                tokio::spawn(async move {
-                    let serving = async {
-                        let mut outer = acceptor.accept(stream).await?;
-                        let mut inner = UnixStream::connect(socket).await?;
-                        tokio::io::copy_bidirectional(&mut outer, &mut inner).await
-                    };
-                    tokio::select! {
-                        // Both ends see how it ended; nobody else needs to know.
-                        _ = serving => {}
-                        () = stopped.cancelled() => {}
-                    }
-                });
+        let accept = move |cx: &mut Context<'_>| listener.poll_accept(cx).map_ok(|(stream, _)| stream);
+        let serve = move |stream| {
+            let (acceptor, socket) = (acceptor.clone(), socket.clone());
+            async move {
+                let mut outer = acceptor.accept(stream).await?;
+                let mut inner = UnixStream::connect(socket).await?;
+                tokio::io::copy_bidirectional(&mut outer, &mut inner)
+                    .await
+                    .map(drop)
             }
-        });
+        };
+        crate::apart::spawn(serve_each(accept, serve, stop.clone()));
         Ok(Self { address, stop })
     }
 
