@@ -13,7 +13,7 @@ use bk_build::{
     DaemonTooOld, Descriptor, DiskUsage, EventSink, HistoryExport, HistoryRecord, InputError, Pong,
     PruneOptions, Pruned, Refusal, Sink, Worker,
 };
-use bk_solve::{ControlAdmin, buildkit_of, capabilities};
+use bk_solve::{ControlAdmin, buildkit_of, capabilities, deadline};
 use http::Method;
 use serde::Deserialize;
 use serde_json::Value;
@@ -86,13 +86,8 @@ impl EngineAdmin {
         limit: usize,
     ) -> Result<Value, BuildError> {
         let asking = engine::json_of(&self.site, method, path, limit);
-        tokio::time::timeout(time, asking).await.unwrap_or_else(|_| {
-            let path = path.split('?').next().unwrap_or(path);
-            Err(BuildError::Timeout {
-                what: format!("an answer to {path} from {}", self.site),
-                after: time,
-            })
-        })
+        let path = path.split('?').next().unwrap_or(path);
+        deadline(&format!("an answer to {path} from {}", self.site), time, asking).await
     }
 
     /// Every record of the build cache.
@@ -350,14 +345,8 @@ impl Administration for EngineAdmin {
             sent.map_err(|e| crate::http1::lost(&self.site.to_string(), e))?;
             Ok(Pong::new(connected, begun.elapsed().saturating_sub(connected)))
         };
-        tokio::time::timeout(ADMIN_ANSWER, pinging)
-            .await
-            .unwrap_or_else(|_| {
-                Err(BuildError::Timeout {
-                    what: format!("an answer to /_ping from {}", self.site),
-                    after: ADMIN_ANSWER,
-                })
-            })
+        let what = format!("an answer to /_ping from {}", self.site);
+        deadline(&what, ADMIN_ANSWER, pinging).await
     }
 
     async fn history(&self) -> Result<Vec<HistoryRecord>, BuildError> {

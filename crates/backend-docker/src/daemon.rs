@@ -3,7 +3,7 @@
 //! The rule: whatever listens there, the answer is an error that says what it is, never a hang.
 
 use bk_build::{BuildError, ConnectError, Obstacle};
-use bk_solve::chain;
+use bk_solve::{chain, deadline};
 use bollard::{API_DEFAULT_VERSION, BollardRequest, Docker};
 use http::{HeaderMap, Method, StatusCode};
 
@@ -94,7 +94,8 @@ fn bollard_timeout() -> u64 {
 /// # Errors
 /// [`BuildError::Connect`] when nobody listens or something else does, [`BuildError::Timeout`] when nothing comes.
 pub(crate) async fn ask(site: &Site, docker: Docker) -> Result<(Daemon, Docker), BuildError> {
-    let pong = deadline(site, ping(site)).await?;
+    let (what, after) = (format!("an answer from {site}"), site.endpoint.connect_timeout());
+    let pong = deadline(&what, after, ping(site)).await?;
     let asking = async {
         let docker = docker.negotiate_version().await?;
         let version = docker.version().await?;
@@ -106,7 +107,7 @@ pub(crate) async fn ask(site: &Site, docker: Docker) -> Result<(Daemon, Docker),
             BuildError::from(error.obstacle(Obstacle::of(&e)))
         })
     };
-    let (docker, version) = deadline(site, asking).await?;
+    let (docker, version) = deadline(&what, after, asking).await?;
     let used = docker.client_version();
     let daemon = Daemon {
         version: version.version.unwrap_or_default(),
@@ -119,19 +120,6 @@ pub(crate) async fn ask(site: &Site, docker: Docker) -> Result<(Daemon, Docker),
         os: version.os.filter(|os| !os.is_empty()).unwrap_or(pong.os),
     };
     Ok((daemon, docker))
-}
-
-async fn deadline<T>(
-    site: &Site,
-    work: impl Future<Output = Result<T, BuildError>>,
-) -> Result<T, BuildError> {
-    let after = site.endpoint.connect_timeout();
-    tokio::time::timeout(after, work).await.unwrap_or_else(|_| {
-        Err(BuildError::Timeout {
-            what: format!("an answer from {site}"),
-            after,
-        })
-    })
 }
 
 /// What a server says that got plain bytes where it wanted TLS.

@@ -7,7 +7,7 @@ use std::{fmt, io, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
 use bk_build::{BuildError, ConnectError, InputError, Obstacle};
 use bk_dial::{Helper, Serves, TlsOptions, TlsStream, host_port, is_host, limits::HELPER_TIMEOUT};
-use bk_solve::BoxedIo;
+use bk_solve::{BoxedIo, deadline};
 
 use crate::limits::CONNECT_TIMEOUT;
 
@@ -135,17 +135,25 @@ impl Endpoint {
     /// # Errors
     /// As [`dial`](Self::dial).
     pub(crate) async fn dial_for(&self, speaks: Speaks) -> Result<BoxedIo, BuildError> {
-        match tokio::time::timeout(self.connect_timeout(), self.open(speaks)).await {
-            Ok(Ok(io)) => Ok(io),
-            Ok(Err(e)) => match e.get_ref().and_then(|e| e.downcast_ref::<InputError>()) {
-                Some(input) => Err(input.clone().into()),
-                None => Err(self.refused(&e).into()),
-            },
-            Err(_) => Err(BuildError::Timeout {
-                what: format!("a connection to {self}"),
-                after: self.connect_timeout(),
-            }),
-        }
+        self.opened(self.open(speaks)).await
+    }
+
+    /// What `opening` yields, with the deadline, and with what its failure means.
+    async fn opened<T>(&self, opening: impl Future<Output = io::Result<T>>) -> Result<T, BuildError> {
+        let opening = async {
+            opening.await.map_err(
+                |e| match e.get_ref().and_then(|e| e.downcast_ref::<InputError>()) {
+                    Some(input) => BuildError::from(input.clone()),
+                    None => self.refused(&e).into(),
+                },
+            )
+        };
+        deadline(
+            &format!("a connection to {self}"),
+            self.connect_timeout(),
+            opening,
+        )
+        .await
     }
 
     async fn open(&self, speaks: Speaks) -> io::Result<BoxedIo> {
@@ -179,17 +187,8 @@ impl Endpoint {
             return Ok(None);
         };
         let asking = tls(host, *port, options, &[HTTP2, HTTP1]);
-        match tokio::time::timeout(self.connect_timeout(), asking).await {
-            Ok(Ok(stream)) => Ok(Some(stream.protocol() == Some(HTTP2))),
-            Ok(Err(e)) => match e.get_ref().and_then(|e| e.downcast_ref::<InputError>()) {
-                Some(input) => Err(input.clone().into()),
-                None => Err(self.refused(&e).into()),
-            },
-            Err(_) => Err(BuildError::Timeout {
-                what: format!("a connection to {self}"),
-                after: self.connect_timeout(),
-            }),
-        }
+        let stream = self.opened(asking).await?;
+        Ok(Some(stream.protocol() == Some(HTTP2)))
     }
 
     fn refused(&self, error: &io::Error) -> ConnectError {

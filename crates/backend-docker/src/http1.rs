@@ -7,7 +7,7 @@ use std::{io, time::Duration};
 
 use bk_build::{BuildError, CallHeaders, ConnectError, Obstacle, Refusal, SessionLost};
 use bk_session::exec::TaskOwner;
-use bk_solve::{BoxedIo, chain};
+use bk_solve::{BoxedIo, chain, deadline};
 use bollard::BollardRequest;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
@@ -217,11 +217,8 @@ pub(crate) async fn upgrade(
             .map_err(|e| failed(site, &format!("POST {path}: "), &e))?;
         Ok(Box::new(TokioIo::new(stream)) as BoxedIo)
     };
-    let after = site.endpoint.connect_timeout();
-    tokio::time::timeout(after, upgrading).await.unwrap_or_else(|_| {
-        let what = format!("an answer to POST {path} from {site}");
-        Err(BuildError::Timeout { what, after })
-    })
+    let what = format!("an answer to POST {path} from {site}");
+    deadline(&what, site.endpoint.connect_timeout(), upgrading).await
 }
 
 /// What Docker says in an answer that is an error: the `message` of its JSON, else the beginning of the text.

@@ -41,5 +41,6 @@ pub use pulse::{Pulse, Watch, watched};
 pub use requires::{BuildkitVersion, buildkit_of, check as check_version};
 pub use retry::{Attempt, with_retries};
 pub use solve::{
-    DaemonFacts, SolveOptions, build, check, lost_session, open, probe, run, with_seen, with_start_and_end,
+    DaemonFacts, SolveOptions, build, check, deadline, lost_session, open, probe, run, with_seen,
+    with_start_and_end,
 };

@@ -474,12 +474,17 @@ fn not_buildkit(address: &str, status: &Status, ended: Option<&str>) -> ConnectE
     ConnectError::single(address, reason)
 }
 
-pub(crate) async fn deadline<T>(
+/// Gives `work`, of which `what` is awaited, that long.
+///
+/// # Errors
+/// Those of `work`, and [`BuildError::Timeout`].
+pub async fn deadline<T>(
     what: &str,
     after: Duration,
     work: impl Future<Output = Result<T, BuildError>>,
 ) -> Result<T, BuildError> {
-    timeout(after, work).await.unwrap_or_else(|_| {
+    // On the heap: connecting goes through several of these, each of which would hold the next twice.
+    timeout(after, Box::pin(work)).await.unwrap_or_else(|_| {
         Err(BuildError::Timeout {
             what: what.to_owned(),
             after,
